@@ -1,0 +1,118 @@
+//! What a provider can do here and now, graded, because a cloud cannot do what the kernel lets us do.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::Language;
+
+/// How strong the wall around a run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IsolationLevel {
+    /// Nothing but a child process.
+    None,
+    /// Kernel namespaces, system call filter, no privilege; the kernel is shared.
+    Process,
+    /// A kernel in user space between the program and the host's.
+    UserKernel,
+    /// A virtual machine.
+    MicroVm,
+}
+
+/// Where the facts of a verdict come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EvidenceGrade {
+    /// Kernel counters and wait statuses that we read ourselves.
+    Kernel,
+    /// A daemon's word (Docker).
+    Daemon,
+    /// The remote side's claim.
+    Claimed,
+}
+
+/// How the value travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ValueChannel {
+    /// A channel of its own.
+    Separate,
+    /// A marker with a random value per run, on stdout.
+    Nonce,
+    /// Mixed with the output.
+    Shared,
+}
+
+/// What cancelling ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CancelGrade {
+    /// The whole process tree, before the answer.
+    Tree,
+    /// The whole instance.
+    Instance,
+    /// Nothing.
+    None,
+}
+
+/// What `destroy` promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DestroyGrade {
+    /// When it returns, nothing is left.
+    Confirmed,
+    /// The removal was asked for.
+    Requested,
+}
+
+/// What a provider can do, after probing.
+#[derive(Clone, Debug, Serialize)]
+pub struct Capabilities {
+    /// The languages that have an interpreter and a runner here.
+    pub languages: Vec<Language>,
+    /// The wall around a run.
+    pub isolation: IsolationLevel,
+    /// Where the facts of a verdict come from.
+    pub evidence: EvidenceGrade,
+    /// How the value travels.
+    pub value_channel: ValueChannel,
+    /// What cancelling ends.
+    pub cancel: CancelGrade,
+    /// What `destroy` promises.
+    pub destroy: DestroyGrade,
+    /// Whether the output of a failed program is kept.
+    pub output_on_failure: bool,
+    /// Whether output arrives while the program runs.
+    pub stream_output: bool,
+    /// Whether artifacts come back.
+    pub artifacts: bool,
+    /// The longest wall clock that can be asked for.
+    pub max_wall: Duration,
+    /// The most memory that can be asked for, in bytes.
+    pub max_memory: u64,
+    /// The least memory that an interpreter starts with, in bytes.
+    pub min_memory: u64,
+}
+
+/// Which provider this is; never secrets.
+#[derive(Clone, Debug, Serialize)]
+pub struct ProviderInfo {
+    /// The provider type: `native`, `local`, `docker`, …
+    pub provider_type: &'static str,
+    /// The name that the operator gave it.
+    pub name: String,
+}
+
+/// What is enforced around one sandbox.
+#[derive(Clone, Debug, Serialize)]
+pub struct IsolationReport {
+    /// The level that the enforced layers add up to.
+    pub level: IsolationLevel,
+    /// Layers that were put up and read back.
+    pub enforced: Vec<&'static str>,
+    /// Layers that are missing here.
+    pub missing: Vec<&'static str>,
+    /// The rung of meters in force: `cgroup_v1`, `cgroup_v2`, `watch`, or none.
+    pub meters: &'static str,
+}

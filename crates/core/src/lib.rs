@@ -1,0 +1,47 @@
+//! The vocabulary of Ampoule: what every layer says to its neighbour.
+//!
+//! No I/O and no `unsafe` here. A provider implements [`Provider`] and [`Sandbox`]; everything above
+//! speaks of [`ExecuteRequest`], [`Event`], [`Outcome`] and [`Evidence`] only. How a user's program
+//! ended is a value ([`Outcome`]); [`Error`] means that *we* failed.
+#![forbid(unsafe_code)]
+
+mod capabilities;
+mod error;
+mod event;
+mod evidence;
+mod id;
+mod language;
+mod limits;
+mod program_error;
+mod provider;
+mod request;
+mod result;
+mod runtime;
+mod text;
+mod verdict;
+
+pub use capabilities::{
+    CancelGrade, Capabilities, DestroyGrade, EvidenceGrade, IsolationLevel, IsolationReport,
+    ProviderInfo, ValueChannel,
+};
+pub use error::{Error, ErrorKind, Result};
+pub use event::{Artifact, Event, EventStream, Finished, SkippedArtifact};
+pub use evidence::{
+    CpuEvidence, DeniedCall, DiskEvidence, Evidence, Exit, FrameEvidence, MemoryEvidence,
+    NetworkEvidence, OutputEvidence, ProcessEvidence, StopReason, Usage,
+};
+pub use id::{ExecutionId, SandboxId};
+pub use language::Language;
+pub use limits::{Limits, LimitsError, NetworkPolicy, OnOutputLimit, parse_bytes, parse_duration};
+pub use program_error::ProgramError;
+pub use provider::{Provider, ProviderExt, Sandbox};
+pub use request::{
+    Arguments, ArgumentsError, Code, CodeError, ExecuteRequest, MAX_JSON_DEPTH, SandboxSpec,
+};
+pub use result::{Collector, ExecutionResult};
+pub use runtime::{ManifestError, Packages, RuntimeManifest};
+pub use text::{Utf8Decoder, json_depth};
+pub use verdict::{Culprit, Denial, LimitKind, Outcome, Verdict, verdict};
+
+pub use serde_json::value::RawValue;
+pub use tokio_util::sync::CancellationToken;

@@ -1,0 +1,229 @@
+//! The verdict: one pure function of evidence.
+//!
+//! Never an exit number, a word on stderr or a printed marker. The order of the rules is the order
+//! of certainty: our own failure, our own stop, the kernel's counters, then how the process ended.
+
+use serde::Serialize;
+
+use crate::{Evidence, Exit, FrameEvidence, ProgramError, StopReason};
+
+/// How the user's program ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Outcome {
+    /// `main` returned a value.
+    Succeeded,
+    /// The program ended in another way by its own doing.
+    Failed {
+        /// The exit code, if it exited.
+        exit_code: Option<i32>,
+        /// The signal, if one ended it that nobody sent as a limit.
+        signal: Option<i32>,
+        /// Its uncaught error, by its own account.
+        error: Option<ProgramError>,
+    },
+    /// A limit ended it.
+    LimitExceeded {
+        /// Which.
+        limit: LimitKind,
+    },
+    /// The sandbox refused an act, and the program failed.
+    Denied {
+        /// What was refused.
+        what: Vec<Denial>,
+    },
+    /// The caller withdrew.
+    Cancelled,
+}
+
+/// The limit that ended a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LimitKind {
+    /// Wall clock.
+    Time,
+    /// CPU time.
+    Cpu,
+    /// Memory.
+    Memory,
+    /// Processes and threads.
+    Processes,
+    /// Output.
+    Output,
+    /// Disk.
+    Disk,
+}
+
+impl LimitKind {
+    /// The limit as a stable word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Time => "time",
+            Self::Cpu => "cpu",
+            Self::Memory => "memory",
+            Self::Processes => "processes",
+            Self::Output => "output",
+            Self::Disk => "disk",
+        }
+    }
+}
+
+/// One act that the sandbox refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Denial {
+    /// A system call that the policy denies.
+    Syscall {
+        /// Its name.
+        name: String,
+        /// How often.
+        count: u32,
+    },
+    /// Packets to somewhere that the network policy does not reach.
+    Network {
+        /// How many found no route.
+        packets: u64,
+    },
+}
+
+/// Whose doing an end was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Culprit {
+    /// The program's.
+    Program,
+    /// A limit's.
+    Limit,
+    /// The policy's.
+    Policy,
+    /// The caller's, who withdrew.
+    Caller,
+    /// Ours.
+    Platform,
+}
+
+/// What the evidence says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The program ended, and this is how.
+    Ended(Outcome),
+    /// We failed; there is no honest word about the program.
+    PlatformFailed {
+        /// Why, as a sentence fragment.
+        reason: &'static str,
+    },
+}
+
+impl Verdict {
+    /// Whose doing it was.
+    pub fn culprit(&self) -> Culprit {
+        match self {
+            Self::PlatformFailed { .. } => Culprit::Platform,
+            Self::Ended(outcome) => outcome.culprit(),
+        }
+    }
+}
+
+impl Outcome {
+    /// Whose doing it was.
+    pub fn culprit(&self) -> Culprit {
+        match self {
+            Self::Succeeded | Self::Failed { .. } => Culprit::Program,
+            Self::LimitExceeded { .. } => Culprit::Limit,
+            Self::Denied { .. } => Culprit::Policy,
+            Self::Cancelled => Culprit::Caller,
+        }
+    }
+
+    /// Whether `main` returned.
+    pub fn is_success(&self) -> bool {
+        matches!(self, Self::Succeeded)
+    }
+}
+
+const SIGTRAP: i32 = 5;
+const SIGABRT: i32 = 6;
+const SIGKILL: i32 = 9;
+
+/// Says how a run ended, from evidence alone.
+///
+/// 1. We could not go on, or never saw the end: platform.
+/// 2. We stopped it: for time, cpu, output, or because the caller withdrew.
+/// 3. One value frame: success, whatever happened beside it — unless the kernel killed the first
+///    process for memory before the frame was complete, in which case there is no frame.
+/// 4. It failed, and the kernel says why: memory, refused forks, a full disk, a denied call, a
+///    packet without a route.
+/// 5. Otherwise it failed by its own doing.
+pub fn verdict(evidence: &Evidence) -> Verdict {
+    let limit = |limit| Verdict::Ended(Outcome::LimitExceeded { limit });
+    match evidence.stopped {
+        Some(StopReason::Platform) => {
+            return Verdict::PlatformFailed { reason: "the platform stopped the run" };
+        }
+        Some(StopReason::Wall) => return limit(LimitKind::Time),
+        Some(StopReason::Cpu) => return limit(LimitKind::Cpu),
+        Some(StopReason::Output) => return limit(LimitKind::Output),
+        Some(StopReason::Cancelled) => return Verdict::Ended(Outcome::Cancelled),
+        Some(StopReason::Result) | None => {}
+    }
+    let Some(exit) = evidence.exit else {
+        return Verdict::PlatformFailed { reason: "the end of the program was not seen" };
+    };
+    if evidence.frame == FrameEvidence::Value {
+        return Verdict::Ended(Outcome::Succeeded);
+    }
+    if out_of_memory(evidence, exit) {
+        return limit(LimitKind::Memory);
+    }
+    if evidence.processes.refused > 0 {
+        return limit(LimitKind::Processes);
+    }
+    if evidence.disk.full {
+        return limit(LimitKind::Disk);
+    }
+    let what = denials(evidence);
+    if !what.is_empty() {
+        return Verdict::Ended(Outcome::Denied { what });
+    }
+    Verdict::Ended(failure(evidence, exit))
+}
+
+fn out_of_memory(evidence: &Evidence, exit: Exit) -> bool {
+    let memory = &evidence.memory;
+    let near_limit = memory.peak.is_some_and(|peak| peak >= memory.limit / 5 * 4);
+    let heap_aborted =
+        memory.heap_aborts && matches!(exit, Exit::Signal(SIGABRT | SIGTRAP)) && near_limit;
+    memory.oom_kills > 0 || memory.stopped_by_watch || heap_aborted
+}
+
+fn denials(evidence: &Evidence) -> Vec<Denial> {
+    let mut what: Vec<Denial> = evidence
+        .denied
+        .iter()
+        .map(|call| Denial::Syscall { name: call.name.clone(), count: call.count })
+        .collect();
+    if evidence.network.unroutable > 0 {
+        what.push(Denial::Network { packets: evidence.network.unroutable });
+    }
+    what
+}
+
+fn failure(evidence: &Evidence, exit: Exit) -> Outcome {
+    let error = match &evidence.frame {
+        FrameEvidence::Error(error) => Some(error.clone()),
+        FrameEvidence::Malformed(what) => Some(ProgramError {
+            kind: "ResultChannelError".to_owned(),
+            message: format!("the program wrote to the result channel: {what}"),
+            line: None,
+        }),
+        FrameEvidence::Absent | FrameEvidence::Value => None,
+    };
+    // After a complete frame the rest of the run is ended by us: that kill is not the program's
+    // end, and an uncaught error counts as exit code 1, as every interpreter has it.
+    let ended_by_us = evidence.stopped == Some(StopReason::Result) && exit == Exit::Signal(SIGKILL);
+    match exit {
+        _ if ended_by_us => Outcome::Failed { exit_code: Some(1), signal: None, error },
+        Exit::Code(code) => Outcome::Failed { exit_code: Some(code), signal: None, error },
+        Exit::Signal(signal) => Outcome::Failed { exit_code: None, signal: Some(signal), error },
+    }
+}

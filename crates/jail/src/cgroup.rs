@@ -1,0 +1,451 @@
+//! Meters: memory, processes and CPU of a whole process tree, by control groups v1 or v2.
+//!
+//! The keeper makes one base group per manager and opens it; the launcher holds those directory
+//! descriptors only and makes one group per run beneath them. No path crosses a boundary.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rustix::{
+    fs::{AtFlags, Dir, FileType, Mode, OFlags, mkdirat, openat, unlinkat},
+    io::Errno,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::{Jail, Step},
+    protocol::{CellLimits, Counters},
+};
+
+/// What every base group's name starts with.
+pub(crate) const PREFIX: &str = "ampoule-";
+/// The controllers of v1 that are used, where they are mounted.
+const V1_CONTROLLERS: [&str; 4] = ["memory", "pids", "cpu", "cpuacct"];
+const V2_CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
+const PERIOD_US: u64 = 100_000;
+
+/// Where this process's groups are, by hierarchy.
+#[derive(Debug)]
+pub(crate) struct Hierarchies {
+    /// 1, 2, or 0 for none that could be used.
+    version: u32,
+    /// The directory of our own group in each hierarchy, with the controllers that it has.
+    own: Vec<(PathBuf, Vec<String>)>,
+}
+
+impl Hierarchies {
+    /// Finds them from the kernel's tables.
+    pub(crate) fn find() -> io::Result<Self> {
+        Self::parse(
+            &fs::read_to_string("/proc/self/cgroup")?,
+            &fs::read_to_string("/proc/self/mountinfo")?,
+        )
+    }
+
+    fn parse(cgroups: &str, mounts: &str) -> io::Result<Self> {
+        let mut groups = BTreeMap::new();
+        for line in cgroups.lines() {
+            let mut fields = line.splitn(3, ':').skip(1);
+            if let (Some(controllers), Some(path)) = (fields.next(), fields.next()) {
+                for controller in controllers.split(',') {
+                    groups.insert(controller.to_owned(), path.to_owned());
+                }
+            }
+        }
+        let mut v1: BTreeMap<PathBuf, Vec<String>> = BTreeMap::new();
+        let mut v2 = None;
+        for line in mounts.lines() {
+            let Some((left, right)) = line.split_once(" - ") else { continue };
+            let left: Vec<&str> = left.split(' ').collect();
+            let right: Vec<&str> = right.split(' ').collect();
+            let ([_, _, _, root, point, ..], [kind, _, options, ..]) = (&left[..], &right[..]) else {
+                continue;
+            };
+            let own = |group: &str| {
+                let group = group.strip_prefix(root.trim_end_matches('/')).unwrap_or(group);
+                Path::new(point).join(group.trim_start_matches('/'))
+            };
+            match *kind {
+                "cgroup2" => v2 = groups.get("").map(|group| own(group)),
+                "cgroup" => {
+                    for controller in options.split(',').filter(|name| V1_CONTROLLERS.contains(name)) {
+                        if let Some(group) = groups.get(controller) {
+                            v1.entry(own(group)).or_default().push(controller.to_owned());
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        let v2_usable = v2.as_ref().is_some_and(|own| {
+            fs::read_to_string(own.join("cgroup.controllers"))
+                .is_ok_and(|have| V2_CONTROLLERS.iter().all(|name| have.split_whitespace().any(|h| h == *name)))
+        });
+        Ok(match v2 {
+            Some(own) if v2_usable => {
+                Self { version: 2, own: vec![(own, V2_CONTROLLERS.map(str::to_owned).to_vec())] }
+            }
+            _ if v1.values().flatten().any(|name| name == "memory") => {
+                Self { version: 1, own: v1.into_iter().collect() }
+            }
+            _ => Self { version: 0, own: Vec::new() },
+        })
+    }
+
+    /// The directories that hold base groups, for finding what was left.
+    pub(crate) fn directories(&self) -> impl Iterator<Item = &Path> {
+        self.own.iter().map(|(path, _)| path.as_path())
+    }
+}
+
+/// The base groups of one manager; the keeper's to remove.
+#[derive(Debug)]
+pub(crate) struct Base {
+    version: u32,
+    name: String,
+    entries: Vec<BaseGroup>,
+}
+
+/// The base group in one hierarchy. Descriptors and no path: the keeper's own view of `/sys` is
+/// covered by then.
+#[derive(Debug)]
+struct BaseGroup {
+    parent: OwnedFd,
+    group: OwnedFd,
+    controllers: Vec<String>,
+}
+
+/// How the launcher finds the base groups among its descriptors.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Layout {
+    version: u32,
+    controllers: Vec<Vec<String>>,
+}
+
+impl Base {
+    /// Makes the base groups. A machine without usable hierarchies gives an empty base.
+    pub(crate) fn create(name: &str) -> Jail<Self> {
+        let hierarchies = Hierarchies::find().step("read the control group tables")?;
+        let name = format!("{PREFIX}{name}");
+        let mut entries: Vec<BaseGroup> = Vec::new();
+        for (own, controllers) in hierarchies.own {
+            let made = (|| -> io::Result<(OwnedFd, OwnedFd)> {
+                if hierarchies.version == 2 {
+                    enable_v2(&own)?;
+                }
+                let path = own.join(&name);
+                fs::create_dir(&path)?;
+                if hierarchies.version == 2 {
+                    fs::write(path.join("cgroup.subtree_control"), "+memory +pids +cpu")?;
+                }
+                Ok((fs::File::open(&own)?.into(), fs::File::open(&path)?.into()))
+            })();
+            match made {
+                Ok((parent, group)) => entries.push(BaseGroup { parent, group, controllers }),
+                // Not ours to write: this machine gives us no meter of that kind.
+                Err(error) if is_refusal(&error) => {}
+                Err(error) => return Err(error).step_with(|| format!("make a control group in {}", own.display())),
+            }
+        }
+        let memory = entries.iter().any(|entry| entry.controllers.iter().any(|name| name == "memory"));
+        Ok(Self { version: if memory { hierarchies.version } else { 0 }, name, entries })
+    }
+
+    /// The descriptors that the launcher inherits, and what they are.
+    pub(crate) fn layout(&self) -> (Layout, Vec<BorrowedFd<'_>>) {
+        let controllers = self.entries.iter().map(|entry| entry.controllers.clone()).collect();
+        let fds = self.entries.iter().map(|entry| entry.group.as_fd()).collect();
+        (Layout { version: self.version, controllers }, fds)
+    }
+
+    /// Removes every group under the bases, waiting a little for those that still empty.
+    pub(crate) fn clear(&self) {
+        for entry in &self.entries {
+            remove_children(&entry.group);
+        }
+    }
+
+    /// Removes everything.
+    pub(crate) fn remove(self) {
+        self.clear();
+        for entry in &self.entries {
+            remove_group(&entry.parent, &self.name);
+        }
+    }
+}
+
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::ResourceBusy
+    )
+}
+
+/// Hands the controllers down. Where our own group may not hold processes beside children, they
+/// move to a leaf first.
+fn enable_v2(own: &Path) -> io::Result<()> {
+    let control = own.join("cgroup.subtree_control");
+    let enable = || fs::write(&control, "+memory +pids +cpu");
+    match enable() {
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+            let leaf = own.join("ampoule.manager");
+            fs::create_dir(&leaf).or_else(|error| match error.kind() {
+                io::ErrorKind::AlreadyExists => Ok(()),
+                _ => Err(error),
+            })?;
+            for pid in fs::read_to_string(own.join("cgroup.procs"))?.lines() {
+                // A process that is gone by now need not move.
+                let _ = fs::write(leaf.join("cgroup.procs"), pid);
+            }
+            enable()
+        }
+        other => other,
+    }
+}
+
+/// Removes a group and those beneath it, by path.
+pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str()))
+    else {
+        return Ok(());
+    };
+    let parent = fs::File::open(parent)?.into();
+    remove_children(&fs::File::open(path)?.into());
+    remove_group(&parent, name);
+    Ok(())
+}
+
+fn remove_children(group: &OwnedFd) {
+    let Ok(entries) = Dir::read_from(group) else { return };
+    for entry in entries.flatten() {
+        if let (FileType::Directory, Ok(name)) = (entry.file_type(), entry.file_name().to_str())
+            && name != "."
+            && name != ".."
+        {
+            remove_group(group, name);
+        }
+    }
+}
+
+/// Removes one group; processes that were killed may take a moment to leave it.
+fn remove_group(parent: &OwnedFd, name: &str) {
+    for _ in 0..200 {
+        match unlinkat(parent, name, AtFlags::REMOVEDIR) {
+            Err(Errno::BUSY) => std::thread::sleep(Duration::from_millis(10)),
+            _ => return,
+        }
+    }
+}
+
+/// The launcher's hold on the base groups.
+#[derive(Debug)]
+pub(crate) struct Meters {
+    version: u32,
+    bases: Vec<(Vec<String>, OwnedFd)>,
+}
+
+/// The group of one run.
+#[derive(Debug)]
+pub(crate) struct Group {
+    name: String,
+    /// Controllers, directory, and the file through which a process joins.
+    parts: Vec<(Vec<String>, OwnedFd, Option<OwnedFd>)>,
+    cpu_at_lease: u64,
+}
+
+impl Meters {
+    /// Takes the descriptors from `first` on, as `layout` says.
+    ///
+    /// # Safety
+    /// They must be open, and nobody else's in this process.
+    pub(crate) unsafe fn inherit(layout: Layout, first: i32) -> Self {
+        let bases = layout
+            .controllers
+            .into_iter()
+            .zip(first..)
+            // SAFETY: the caller vouches that each is open and ours alone.
+            .map(|(controllers, fd)| (controllers, unsafe { OwnedFd::from_raw_fd(fd) }))
+            .collect();
+        Self { version: layout.version, bases }
+    }
+
+    /// 1, 2, or 0 for none.
+    pub(crate) fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// Makes the group of a run and sets its limits.
+    pub(crate) fn create(&self, name: String, limits: &CellLimits) -> Jail<Group> {
+        let mut group = Group { name, parts: Vec::new(), cpu_at_lease: 0 };
+        for (controllers, base) in &self.bases {
+            mkdirat(base, group.name.as_str(), Mode::from_raw_mode(0o755))
+                .step("make the control group of a run")?;
+            let directory = open_at(base, &group.name, OFlags::RDONLY | OFlags::DIRECTORY)
+                .step("open the control group of a run")?;
+            let tasks = match self.version {
+                1 => Some(
+                    open_at(&directory, "tasks", OFlags::WRONLY)
+                        .step("open the tasks of a control group")?,
+                ),
+                _ => None,
+            };
+            group.parts.push((controllers.clone(), directory, tasks));
+        }
+        let limited = self.limit(&group, limits);
+        if limited.is_err() {
+            let _ = self.remove(&group);
+        }
+        limited.map(|()| group)
+    }
+
+    fn limit(&self, group: &Group, limits: &CellLimits) -> Jail<()> {
+        let quota = u64::from(limits.millicpus) * PERIOD_US / 1000;
+        // One more than the program's: the cell's first process.
+        let processes = limits.processes.saturating_add(1);
+        for (controllers, directory, _) in &group.parts {
+            let has = |name: &str| controllers.iter().any(|have| have == name);
+            if self.version == 2 {
+                write_at(directory, "memory.max", limits.memory)?;
+                optional(write_at(directory, "memory.swap.max", 0))?;
+                optional(write_at(directory, "memory.oom.group", 1))?;
+                write_at(directory, "pids.max", processes)?;
+                write_at(directory, "cpu.max", format_args!("{quota} {PERIOD_US}"))?;
+                continue;
+            }
+            if has("memory") {
+                write_at(directory, "memory.limit_in_bytes", limits.memory)?;
+                optional(write_at(directory, "memory.memsw.limit_in_bytes", limits.memory))?;
+            }
+            if has("pids") {
+                write_at(directory, "pids.max", processes)?;
+            }
+            if has("cpu") {
+                optional(write_at(directory, "cpu.cfs_period_us", PERIOD_US))?;
+                optional(write_at(directory, "cpu.cfs_quota_us", quota))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the group of a run: `false` while a process is still leaving it.
+    pub(crate) fn remove(&self, group: &Group) -> bool {
+        self.bases.iter().all(|(_, base)| {
+            !matches!(unlinkat(base, group.name.as_str(), AtFlags::REMOVEDIR), Err(Errno::BUSY))
+        })
+    }
+}
+
+impl Group {
+    /// The descriptor for CLONE_INTO_CGROUP.
+    pub(crate) fn clone_into(&self) -> Option<i32> {
+        self.parts.iter().find(|(_, _, tasks)| tasks.is_none()).map(|(_, fd, _)| fd.as_raw_fd())
+    }
+
+    /// The files into which a process of v1 writes `0` to join.
+    pub(crate) fn joins(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.parts.iter().filter_map(|(_, _, tasks)| tasks.as_ref().map(AsFd::as_fd))
+    }
+
+    /// From here on CPU time counts as the program's.
+    pub(crate) fn lease(&mut self) {
+        self.cpu_at_lease = self.cpu_total().unwrap_or(0);
+    }
+
+    /// CPU time since the lease, in microseconds.
+    pub(crate) fn cpu_us(&self) -> Option<u64> {
+        self.cpu_total().map(|total| total.saturating_sub(self.cpu_at_lease))
+    }
+
+    fn cpu_total(&self) -> Option<u64> {
+        self.number("cpuacct.usage")
+            .map(|nanoseconds| nanoseconds / 1000)
+            .or_else(|| self.keyed("cpu.stat", "usage_usec"))
+    }
+
+    /// What the kernel counted.
+    pub(crate) fn count(&self, counters: &mut Counters) {
+        counters.oom_kills =
+            self.keyed("memory.oom_control", "oom_kill").or_else(|| self.keyed("memory.events", "oom_kill"));
+        counters.memory_peak =
+            self.number("memory.max_usage_in_bytes").or_else(|| self.number("memory.peak"));
+        counters.cpu_us = self.cpu_us();
+        counters.forks_refused = self.keyed("pids.events", "max");
+        counters.processes_peak = self.number("pids.peak").map(|peak| peak.saturating_sub(1));
+    }
+
+    fn number(&self, file: &str) -> Option<u64> {
+        self.text(file)?.trim().parse().ok()
+    }
+
+    fn keyed(&self, file: &str, key: &str) -> Option<u64> {
+        self.text(file)?
+            .lines()
+            .find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+    }
+
+    fn text(&self, file: &str) -> Option<String> {
+        let controller = file.split('.').next()?;
+        let (_, directory, _) =
+            self.parts.iter().find(|(controllers, _, _)| controllers.iter().any(|name| name == controller))?;
+        let fd = open_at(directory, file, OFlags::RDONLY).ok()?;
+        let mut buffer = [0; 2048];
+        let length = rustix::io::read(fd, &mut buffer).ok()?;
+        std::str::from_utf8(&buffer[..length]).ok().map(str::to_owned)
+    }
+}
+
+fn open_at(directory: impl AsFd, name: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+    openat(directory, name, flags | OFlags::CLOEXEC, Mode::empty())
+}
+
+fn write_at(directory: &OwnedFd, name: &'static str, value: impl std::fmt::Display) -> Jail<()> {
+    open_at(directory, name, OFlags::WRONLY)
+        .and_then(|fd| rustix::io::write(fd, value.to_string().as_bytes()))
+        .map(drop)
+        .step(name)
+}
+
+/// A knob that not every kernel has.
+fn optional(result: Jail<()>) -> Jail<()> {
+    use std::error::Error as _;
+    match result {
+        Err(error)
+            if error
+                .source()
+                .and_then(|source| source.downcast_ref::<io::Error>())
+                .is_some_and(|source| source.kind() == io::ErrorKind::NotFound) =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn v1_hierarchies_are_found_with_their_own_groups() {
+        let found = Hierarchies::parse(
+            "3:cpu,cpuacct:/a\n2:memory:/docker/x\n1:pids:/\n0::/\n",
+            "30 25 0:26 / /sys/fs/cgroup/cpu,cpuacct rw shared:9 - cgroup cgroup rw,cpu,cpuacct\n\
+             31 25 0:27 /docker/x /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n\
+             32 25 0:28 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n",
+        )
+        .unwrap();
+        assert_eq!(found.version, 1);
+        let paths: Vec<_> = found.directories().map(|path| path.display().to_string()).collect();
+        assert_eq!(paths, ["/sys/fs/cgroup/cpu,cpuacct/a", "/sys/fs/cgroup/memory/", "/sys/fs/cgroup/pids/"]);
+    }
+
+    #[test]
+    fn no_hierarchy_is_version_zero() {
+        assert_eq!(Hierarchies::parse("0::/\n", "").unwrap().version, 0);
+    }
+}

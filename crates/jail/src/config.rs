@@ -1,0 +1,57 @@
+//! What the manager tells the launcher once, at its start.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// The launcher's whole configuration. Operator's data: no request ever reaches it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LauncherConfig {
+    /// What sandboxes are created from.
+    pub templates: Vec<Template>,
+    /// How many sandboxes may exist at once.
+    pub slots: u32,
+    /// Started as root: the first of the host ids that belong to Ampoule alone. The manager takes
+    /// it, each slot two of those that follow.
+    pub id_base: u32,
+    /// The system call policy, as the text of its file.
+    pub policy: String,
+}
+
+/// The ids that a configuration of `slots` takes.
+pub(crate) fn id_count(slots: u32) -> u32 {
+    1 + 2 * slots
+}
+
+/// The recipe that a sandbox is created from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Template {
+    /// Its name.
+    pub name: String,
+    /// Host directories that the program sees, read-only.
+    pub trees: Vec<Tree>,
+    /// Small files written into its root.
+    pub files: Vec<SkeletonFile>,
+    /// The command line inside; `{heap_mb}` stands for three quarters of the memory limit.
+    pub command: Vec<String>,
+    /// The whole environment inside.
+    pub environment: Vec<(String, String)>,
+}
+
+/// A host directory shown inside.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Tree {
+    /// The directory on the host.
+    pub source: PathBuf,
+    /// Its absolute path inside.
+    pub target: String,
+}
+
+/// A small file of a template's root.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SkeletonFile {
+    /// Its absolute path inside.
+    pub path: String,
+    /// Its content.
+    pub content: String,
+}

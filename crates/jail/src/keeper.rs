@@ -1,0 +1,310 @@
+//! The keeper: the manager's only child. It starts the launcher and outlives it, so that somebody
+//! with the right to do so removes the control groups whatever else was killed.
+//!
+//! ```text
+//! manager --control socket--> keeper --clone3(user, pid, mount, … namespaces)--> launcher
+//! ```
+//!
+//! The manager's death closes the launcher's socket: the launcher exits, with it its pid namespace
+//! and every process in it; the keeper sees both ends, removes the groups and exits. The launcher's
+//! death is seen here too: the keeper clears the groups, starts another and hands its socket to the
+//! manager. A keeper that is killed takes the launcher along (parent-death signal); the groups it
+//! leaves are empty, and the next keeper sweeps them.
+
+use std::{
+    convert::Infallible,
+    ffi::CString,
+    fs::File,
+    io::{self, Read as _, Seek as _, Write as _},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::{CWD, FileType, MemfdFlags, Mode, memfd_create, mknodat},
+    mount::{MountFlags, MountPropagationFlags, mount, mount_change},
+    process::{Signal, WaitIdOptions, getuid, pidfd_send_signal, waitid},
+    thread::{UnshareFlags, set_name},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    cgroup::{Base, Layout},
+    config::{LauncherConfig, id_count},
+    error::{Jail, JailError, Step},
+    identity, launcher, leaks,
+    sys::{self, Child},
+    wire,
+};
+
+/// The hidden argument that makes a process a keeper.
+pub(crate) const ARGUMENT: &str = "__keeper";
+/// Where the launcher finds what it inherits.
+pub(crate) const SOCKET_FD: i32 = 3;
+pub(crate) const CONFIG_FD: i32 = 4;
+pub(crate) const FIRST_GROUP_FD: i32 = 5;
+/// Where the keeper, as root, keeps the device nodes; the launcher takes them over.
+pub(crate) const DEVICES: &str = "/sys";
+/// A launcher that dies sooner than this is not started again.
+const QUICK_DEATH: Duration = Duration::from_millis(500);
+/// How long a launcher may take to leave after its manager has gone.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// What the launcher reads at its start.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Start {
+    pub(crate) config: LauncherConfig,
+    pub(crate) layout: Layout,
+    /// Whether two host ids per slot are mapped.
+    pub(crate) two_ids: bool,
+}
+
+/// The devices of a sandbox and their numbers.
+pub(crate) const DEVICE_NODES: [(&str, u32, u32); 5] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9)];
+
+/// Runs as the keeper on the control socket that is standard input.
+pub(crate) fn run() -> Jail<()> {
+    // A terminal's Ctrl-C is the manager's business.
+    let _ = rustix::process::setsid();
+    let _ = set_name(c"ampoule-keeper");
+    raise_descriptor_limit();
+    // SAFETY: the manager starts a keeper with its control socket as standard input, and nothing
+    // else in this process touches descriptor 0.
+    let control = unsafe { OwnedFd::from_raw_fd(0) };
+    let config = receive_config(&control)?;
+    let name = identity::of_self().step("read our own start time")?;
+    leaks::sweep_groups();
+    let base = Base::create(&name)?;
+    let root = getuid().is_root();
+    if root {
+        make_devices(config.slots)?;
+    }
+    let result = keep(&control, config, &base, root);
+    base.remove();
+    result
+}
+
+fn receive_config(control: &OwnedFd) -> Jail<LauncherConfig> {
+    let mut byte = [0; 1];
+    let (_, mut descriptors) = wire::receive(control, &mut byte)
+        .step("receive the configuration")?
+        .ok_or_else(|| JailError::new("receive the configuration", io::ErrorKind::UnexpectedEof))?;
+    let descriptor = descriptors
+        .pop()
+        .ok_or_else(|| JailError::new("receive the configuration", io::ErrorKind::InvalidData))?;
+    read_json(File::from(descriptor))
+}
+
+/// Reads what [`memory_file`] holds.
+pub(crate) fn read_json<T: serde::de::DeserializeOwned>(mut file: File) -> Jail<T> {
+    let mut text = String::new();
+    file.rewind()
+        .and_then(|()| file.read_to_string(&mut text).map(drop))
+        .and_then(|()| Ok(serde_json::from_str(&text)?))
+        .step("read the configuration")
+}
+
+/// Puts a value into an anonymous file, so that its size is no matter for a socket.
+pub(crate) fn memory_file(value: &impl Serialize) -> Jail<File> {
+    let mut file = File::from(
+        memfd_create("ampoule-config", MemfdFlags::CLOEXEC).step("make an anonymous file")?,
+    );
+    serde_json::to_vec(value)
+        .map_err(io::Error::from)
+        .and_then(|text| file.write_all(&text))
+        .step("write the configuration")?;
+    Ok(file)
+}
+
+/// Raises the soft limit of descriptors to the hard one: each sandbox holds a dozen.
+pub(crate) fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}
+
+/// Makes each slot its own device nodes, while the first user namespace still lets us: a lock or a
+/// watch on a shared `/dev/null` would be seen by every other run.
+fn make_devices(slots: u32) -> Jail<()> {
+    // SAFETY: a new mount namespace affects no memory and no descriptor of this single-threaded
+    // process.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }.step("leave the mount namespace")?;
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .step("make mounts private")?;
+    let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
+    mount("ampoule", DEVICES, "tmpfs", flags, Some(c"mode=0755,size=16m"))
+        .step("mount a file system for device nodes")?;
+    rustix::process::umask(Mode::empty());
+    for slot in 0..slots {
+        let directory = format!("{DEVICES}/{slot}");
+        rustix::fs::mkdir(&directory, Mode::from_raw_mode(0o755)).step("make a device directory")?;
+        for (name, major, minor) in DEVICE_NODES {
+            mknodat(
+                CWD,
+                format!("{directory}/{name}"),
+                FileType::CharacterDevice,
+                Mode::from_raw_mode(0o666),
+                rustix::fs::makedev(major, minor),
+            )
+            .step("make a device node")?;
+        }
+        launcher::finish_device_directory(&directory)?;
+    }
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    Ok(())
+}
+
+/// Starts launchers, one after another, until the manager goes.
+fn keep(control: &OwnedFd, config: LauncherConfig, base: &Base, root: bool) -> Jail<()> {
+    let (layout, groups) = base.layout();
+    let id_base = config.id_base;
+    let ids = root.then(|| id_count(config.slots));
+    let start = memory_file(&Start { config, layout, two_ids: root })?;
+    loop {
+        let (theirs, ours) = wire::pair().step("make the launcher's socket")?;
+        let born = Instant::now();
+        let child = start_launcher(&ours, &start, &groups, ids.map(|count| (id_base, count)))?;
+        drop(ours);
+        // SAFETY: clone3 has just made this descriptor for us alone.
+        let pidfd = unsafe { OwnedFd::from_raw_fd(child.pidfd) };
+        let told = wire::send(control.as_fd(), b"L", &[theirs.as_fd()]);
+        drop(theirs);
+        let manager_left = told.is_err() || wait_for_either(&pidfd, control)?;
+        if manager_left {
+            wait_for_end(&pidfd);
+        }
+        reap(&pidfd)?;
+        base.clear();
+        if manager_left || born.elapsed() < QUICK_DEATH {
+            return Ok(());
+        }
+    }
+}
+
+/// Waits for the launcher's end (`false`) or the manager's (`true`).
+fn wait_for_either(pidfd: &OwnedFd, control: &OwnedFd) -> Jail<bool> {
+    loop {
+        let mut polled = [
+            PollFd::new(pidfd, PollFlags::IN),
+            PollFd::new(control, PollFlags::IN | PollFlags::HUP),
+        ];
+        match poll(&mut polled, None) {
+            Ok(_) if !polled[1].revents().is_empty() => return Ok(true),
+            Ok(_) if !polled[0].revents().is_empty() => return Ok(false),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error).step("wait for the launcher"),
+        }
+    }
+}
+
+/// Gives the launcher time to leave by itself, then ends it.
+fn wait_for_end(pidfd: &OwnedFd) {
+    let timeout = Timespec { tv_sec: GRACE.as_secs().cast_signed(), tv_nsec: 0 };
+    let mut polled = [PollFd::new(pidfd, PollFlags::IN)];
+    if !matches!(poll(&mut polled, Some(&timeout)), Ok(1..)) {
+        let _ = pidfd_send_signal(pidfd, Signal::KILL);
+    }
+}
+
+fn reap(pidfd: &OwnedFd) -> Jail<()> {
+    waitid(rustix::process::WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED)
+        .map(drop)
+        .step("reap the launcher")
+}
+
+/// Clones a launcher into its own namespaces, maps its ids and lets it exec itself.
+fn start_launcher(
+    socket: &OwnedFd,
+    start: &File,
+    groups: &[BorrowedFd<'_>],
+    ids: Option<(u32, u32)>,
+) -> Jail<Child> {
+    const NEW_NAMESPACES: u64 = 0x1000_0000 // user
+        | 0x2000_0000 // pid
+        | 0x0002_0000 // mount
+        | 0x0800_0000 // ipc
+        | 0x0400_0000 // uts
+        | 0x4000_0000; // net
+    let (mut gate_out, gate_in) = io::pipe().step("make a pipe")?;
+    // SAFETY: the keeper never starts a thread.
+    let child = unsafe { sys::clone3(NEW_NAMESPACES, None) }?;
+    let Some(child) = child else {
+        drop(gate_in);
+        let mut byte = [0];
+        let error = match gate_out.read_exact(&mut byte) {
+            Ok(()) => become_launcher(socket, start, groups, ids.is_some()).err(),
+            Err(_) => None,
+        };
+        if let Some(error) = error {
+            launcher::report_failure(socket.as_fd(), &error);
+        }
+        sys::exit(1);
+    };
+    drop(gate_out);
+    let mapped = map_ids(child.pid, ids).and_then(|()| (&gate_in).write_all(b"m").step("start the launcher"));
+    if mapped.is_err() {
+        drop(gate_in);
+    }
+    mapped.map(|()| child)
+}
+
+fn map_ids(pid: i32, ids: Option<(u32, u32)>) -> Jail<()> {
+    let write = |file: &str, text: String| {
+        std::fs::write(format!("/proc/{pid}/{file}"), text).step_with(|| format!("write {file}"))
+    };
+    match ids {
+        Some((base, count)) => {
+            let map = format!("0 0 1\n{base} {base} {count}");
+            write("uid_map", map.clone())?;
+            write("gid_map", map)
+        }
+        None => {
+            write("setgroups", "deny".to_owned())?;
+            write("uid_map", format!("0 {} 1", getuid().as_raw()))?;
+            write("gid_map", format!("0 {} 1", rustix::process::getgid().as_raw()))
+        }
+    }
+}
+
+/// In the child: takes the ids, lays out the descriptors and execs this program again, so that the
+/// launcher's memory belongs to its own user namespace (else joining a cell fails with EPERM).
+fn become_launcher(
+    socket: &OwnedFd,
+    start: &File,
+    groups: &[BorrowedFd<'_>],
+    two_ids: bool,
+) -> Jail<Infallible> {
+    if two_ids {
+        sys::clear_groups()?;
+    }
+    sys::set_gid(0)?;
+    sys::set_uid(0)?;
+    // Copies above the range that is laid out, so that no source is overwritten by a target.
+    let mut sources = vec![socket.as_fd(), start.as_fd()];
+    sources.extend_from_slice(groups);
+    let floor = FIRST_GROUP_FD + i32::try_from(groups.len()).unwrap_or(0) + 8;
+    let mut copies = Vec::new();
+    for source in &sources {
+        copies.push(rustix::io::fcntl_dupfd_cloexec(source, floor).step("copy a descriptor")?);
+    }
+    for (copy, target) in copies.iter().zip(SOCKET_FD..) {
+        sys::dup_to(copy.as_raw_fd(), target)?;
+    }
+    let null = File::open("/dev/null").step("open /dev/null")?;
+    sys::dup_to(null.as_raw_fd(), 0)?;
+    let end = FIRST_GROUP_FD + i32::try_from(groups.len()).unwrap_or(0);
+    sys::close_range_from(end.cast_unsigned())?;
+    exec_self(launcher::ARGUMENT)
+}
+
+/// Execs this very program with a hidden argument and an empty environment.
+fn exec_self(argument: &str) -> Jail<Infallible> {
+    let argument = CString::new(argument).map_err(io::Error::from).step("exec")?;
+    let argv = [c"ampoule".as_ptr().cast::<u8>(), argument.as_ptr().cast(), std::ptr::null()];
+    let envp = [std::ptr::null::<u8>()];
+    // SAFETY: both arrays end in NULL, and their strings outlive the call.
+    let fault = unsafe { sys::execve(c"/proc/self/exe", argv.as_ptr(), envp.as_ptr()) };
+    Err(fault.into())
+}

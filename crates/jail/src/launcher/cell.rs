@@ -1,0 +1,220 @@
+//! The cell: seven fresh namespaces around an empty root, put together by their first process,
+//! which then gives everything away and waits for its end.
+//!
+//! The cell knows no language. Its first process is pid 1 of its pid namespace and has an id of
+//! its own; killing it kills everything in the cell.
+
+use std::{
+    ffi::CString,
+    fs::{self, File},
+    io,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::fs::{DirBuilderExt as _, chown},
+    },
+    path::Path,
+};
+
+use rustix::{
+    event::pause,
+    fs::{Mode, OFlags, open},
+    mount::{MountFlags, mount, mount_bind_recursive},
+    net::{AddressFamily, SocketFlags, SocketType, socket_with},
+    process::{DumpableBehavior, set_dumpable_behavior},
+    thread::{UnshareFlags, set_name},
+};
+
+use super::{MOUNT_SOURCE, root::Image};
+use crate::{
+    error::{Jail, JailError, Step},
+    sys, wire,
+};
+
+/// Everything that a cell is put together from.
+pub(super) struct Recipe<'a> {
+    pub(super) image: &'a Image,
+    /// The directory of device nodes, in the launcher's root.
+    pub(super) devices: String,
+    /// Bytes of `/workspace`.
+    pub(super) disk: u64,
+    /// Whether the first process and the program have different ids.
+    pub(super) two_ids: bool,
+    /// The files through which a process joins the run's control groups (v1).
+    pub(super) joins: Vec<BorrowedFd<'a>>,
+}
+
+/// What a finished cell hands to the launcher, in this order.
+pub(super) const HANDED: usize = 4;
+/// The byte that says that a cell is ready.
+pub(super) const READY: u8 = b'R';
+
+/// The namespaces of a cell, as flags of `clone3`; the control group namespace follows inside.
+pub(super) const NAMESPACES: u64 = 0x1000_0000 // user
+    | 0x2000_0000 // pid
+    | 0x0002_0000 // mount
+    | 0x0800_0000 // ipc
+    | 0x0400_0000 // uts
+    | 0x4000_0000; // net
+
+/// The id that programs run as, inside.
+pub(super) const PROGRAM_ID: u32 = 65534;
+/// Bytes of `/tmp`, of `/dev/shm`.
+const TMP_BYTES: u64 = 50 << 20;
+const SHM_BYTES: u64 = 16 << 20;
+/// Inodes of `/workspace`, `/tmp`, `/dev/shm`.
+const WORKSPACE_INODES: u32 = 16_384;
+const TMP_INODES: u32 = 8_192;
+const SHM_INODES: u32 = 256;
+
+/// Per-namespace quotas. The kernel charges a user's inotify instances and namespaces up the chain
+/// of creators, so that without these one run uses up another's.
+const QUOTAS: [(&str, u32); 10] = [
+    ("max_cgroup_namespaces", 0),
+    ("max_ipc_namespaces", 0),
+    ("max_mnt_namespaces", 0),
+    ("max_net_namespaces", 0),
+    ("max_pid_namespaces", 0),
+    ("max_time_namespaces", 0),
+    ("max_user_namespaces", 0),
+    ("max_uts_namespaces", 0),
+    ("max_inotify_instances", 16),
+    ("max_inotify_watches", 1024),
+];
+
+/// Where a cell keeps its setup socket while it is built.
+const SETUP_FD: i32 = 3;
+
+/// The life of a cell's first process, from its clone on.
+pub(super) fn run(recipe: &Recipe<'_>, setup: &OwnedFd) -> ! {
+    match begin(recipe, setup).and_then(|()| build(recipe, setup_socket())) {
+        Ok(()) => loop {
+            pause();
+        },
+        Err(error) => {
+            super::send_error(setup_socket(), &error);
+            sys::exit(1)
+        }
+    }
+}
+
+fn setup_socket() -> BorrowedFd<'static> {
+    // SAFETY: `begin` has put the setup socket at this number, and only the very end of `build`
+    // closes it; should `begin` have failed before, sending over a foreign or closed descriptor
+    // is an error and nothing more, because the process exits next.
+    unsafe { BorrowedFd::borrow_raw(SETUP_FD) }
+}
+
+/// Joins the control groups and lets go of every descriptor of the launcher's: the pipe ends of
+/// other runs among them would keep those runs from seeing the end of their output.
+fn begin(recipe: &Recipe<'_>, setup: &OwnedFd) -> Jail<()> {
+    for join in &recipe.joins {
+        rustix::io::write(join, b"0").step("join the control group")?;
+    }
+    if setup.as_raw_fd() != SETUP_FD {
+        sys::dup_to(setup.as_raw_fd(), SETUP_FD)?;
+    }
+    Ok(sys::close_range_from(SETUP_FD.cast_unsigned() + 1)?)
+}
+
+fn build(recipe: &Recipe<'_>, setup: BorrowedFd<'_>) -> Jail<()> {
+    let mut gate = [0; 1];
+    // The launcher writes our id maps first.
+    rustix::io::read(setup, &mut gate).step("wait for the id maps")?;
+    let _ = set_name(c"ampoule-cell");
+    sys::reset_signals()?;
+    // Orphans of the program become our children; ignoring their ends reaps them.
+    sys::ignore_signal(17)?;
+    if recipe.two_ids {
+        sys::clear_groups()?;
+        sys::set_gid(0)?;
+        sys::set_uid(0)?;
+    }
+    // SAFETY: a new control group namespace affects no memory and no descriptor.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWCGROUP) }
+        .step("leave the control group namespace")?;
+    rustix::system::sethostname(b"sandbox").step("set the host name")?;
+    loopback_up()?;
+    let counters = ["/proc/self/net/snmp", "/proc/self/net/snmp6"]
+        .map(|path| File::open(path).step_with(|| format!("open {path}")));
+    for (name, most) in QUOTAS {
+        fs::write(format!("/proc/sys/user/{name}"), most.to_string())
+            .step_with(|| format!("set the quota {name}"))?;
+    }
+    mount_root(recipe)?;
+    super::root::enter(Path::new("/n"))?;
+    let workspace = open_directory("/workspace")?;
+    let tmp = open_directory("/tmp")?;
+    let [snmp, snmp6] = counters;
+    let (snmp, snmp6) = (snmp?, snmp6?);
+    give_everything_away()?;
+    let handed: [BorrowedFd<'_>; HANDED] = [workspace.as_fd(), tmp.as_fd(), snmp.as_fd(), snmp6.as_fd()];
+    wire::send(setup, &[READY], &handed).step("hand the cell over")?;
+    // Everything goes now; their owners must not close the numbers once more.
+    std::mem::forget((workspace, tmp, snmp, snmp6));
+    sys::close_range_from(0).map_err(JailError::from)
+}
+
+fn open_directory(path: &str) -> Jail<OwnedFd> {
+    open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .step_with(|| format!("open {path}"))
+}
+
+/// Brings the loopback interface of the new network namespace up: programs talk to themselves.
+fn loopback_up() -> Jail<()> {
+    #[repr(C)]
+    struct InterfaceRequest {
+        name: [u8; 16],
+        flags: u16,
+        padding: [u8; 22],
+    }
+    const SIOCSIFFLAGS: u32 = 0x8914;
+    const UP_AND_RUNNING: u16 = 0x41;
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
+        .step("open a socket for the loopback interface")?;
+    let mut request = InterfaceRequest { name: [0; 16], flags: UP_AND_RUNNING, padding: [0; 22] };
+    request.name[..2].copy_from_slice(b"lo");
+    // SAFETY: SIOCSIFFLAGS reads one `struct ifreq` of 40 bytes, which `request` is laid out as.
+    unsafe { sys::ioctl(socket.as_raw_fd(), SIOCSIFFLAGS, (&raw mut request).cast()) }?;
+    Ok(())
+}
+
+fn mount_root(recipe: &Recipe<'_>) -> Jail<()> {
+    let quiet = MountFlags::NOSUID | MountFlags::NODEV;
+    for (options, target) in &recipe.image.overlays {
+        let options = CString::new(options.as_str()).map_err(io::Error::from).step("mount an overlay")?;
+        mount(MOUNT_SOURCE, target, "overlay", quiet | MountFlags::RDONLY, Some(options.as_c_str()))
+            .step_with(|| format!("mount the overlay of {target}"))?;
+    }
+    mount_bind_recursive(recipe.devices.as_str(), "/n/dev").step("show the device nodes")?;
+    const RDONLY_NOSUID_NOEXEC: u64 = 1 | 2 | 8;
+    sys::mount_setattr_recursive(c"/n/dev", RDONLY_NOSUID_NOEXEC)?;
+    mount("proc", "/n/proc", "proc", quiet | MountFlags::NOEXEC, Some(c"subset=pid,hidepid=2"))
+        .step("mount /proc")?;
+    mount_tmpfs("/n/dev/shm", SHM_BYTES, SHM_INODES, 0o1777, quiet | MountFlags::NOEXEC)?;
+    mount_tmpfs("/n/tmp", TMP_BYTES, TMP_INODES, 0o1777, quiet)?;
+    mount_tmpfs("/n/workspace", recipe.disk, WORKSPACE_INODES, 0o700, quiet)?;
+    let artifacts = "/n/workspace/artifacts";
+    fs::DirBuilder::new().mode(0o700).create(artifacts).step("make artifacts/")?;
+    chown(artifacts, Some(PROGRAM_ID), Some(PROGRAM_ID)).step("give artifacts/ to the program")
+}
+
+fn mount_tmpfs(target: &str, bytes: u64, inodes: u32, mode: u32, flags: MountFlags) -> Jail<()> {
+    let options = format!("size={bytes},nr_inodes={inodes},mode={mode:o},uid={PROGRAM_ID},gid={PROGRAM_ID}");
+    let options = CString::new(options).map_err(io::Error::from).step("mount a tmpfs")?;
+    mount("tmpfs", target, "tmpfs", flags, Some(options.as_c_str()))
+        .step_with(|| format!("mount {target}"))
+}
+
+/// The first process needs nothing from here on: no capability, no privilege, no reader of its
+/// memory.
+fn give_everything_away() -> Jail<()> {
+    for capability in 0..64 {
+        const PR_CAPBSET_DROP: i32 = 24;
+        if sys::prctl(PR_CAPBSET_DROP, capability, 0).is_err() {
+            break;
+        }
+    }
+    sys::drop_linux_caps()?;
+    rustix::thread::set_no_new_privs(true).step("set no_new_privs")?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).step("become undumpable")
+}

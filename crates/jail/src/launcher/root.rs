@@ -1,0 +1,213 @@
+//! The launcher's own root: a small file system that holds what cells are made of, and nothing of
+//! the host.
+//!
+//! ```text
+//! /proc        full, of the launcher's pid namespace (mounting a cell's own needs it)
+//! /n           where a cell puts its new root together, in its own mount namespace
+//! /empty       the second layer that a read-only overlay wants
+//! /s/<k>       the host's system directories
+//! /t/<i>/root  the skeleton of template i: directories, links, a few files
+//! /t/<i>/<k>   its trees
+//! /d/<slot>    device nodes, a directory per slot (`/d/shared` for an ordinary user)
+//! ```
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::CWD,
+    mount::{
+        MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount,
+        mount_bind, mount_change, move_mount, open_tree, unmount,
+    },
+    process::{chdir, pivot_root},
+};
+
+use super::MOUNT_SOURCE;
+use crate::{
+    config::Template,
+    error::{Jail, JailError, Step},
+    keeper::{DEVICE_NODES, DEVICES},
+};
+
+/// The host's directories that hold programs and libraries.
+const SYSTEM: [&str; 6] =
+    ["/usr/bin", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/libx32", "/usr/share"];
+/// Links of a merged `/usr`, or directories of their own on an older system.
+const SYSTEM_ALIASES: [&str; 5] = ["/bin", "/lib", "/lib32", "/lib64", "/libx32"];
+/// Files of the host's `/etc` without which programs start slowly or not at all.
+const ETC_FILES: [&str; 2] = ["/etc/ld.so.cache", "/etc/ssl/openssl.cnf"];
+/// A directory of links only, that some libraries are found through.
+const ALTERNATIVES: &str = "/etc/alternatives";
+
+/// A template, mounted.
+#[derive(Debug)]
+pub(super) struct Image {
+    /// Overlays to mount, the root first: the options and where.
+    pub(super) overlays: Vec<(String, String)>,
+    pub(super) command: Vec<String>,
+    pub(super) environment: Vec<(String, String)>,
+}
+
+/// Builds the launcher's root and enters it. Nothing of the host is reachable afterwards.
+pub(super) fn build(templates: &[Template], two_ids: bool) -> Jail<Vec<Image>> {
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .step("make mounts private")?;
+    let devices = two_ids
+        .then(|| open_tree(CWD, DEVICES, OpenTreeFlags::OPEN_TREE_CLONE))
+        .transpose()
+        .step("take the device nodes")?;
+    let base = Path::new(DEVICES);
+    mount(MOUNT_SOURCE, base, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(c"mode=0755,size=64m"))
+        .step("mount the launcher's root")?;
+    for name in ["proc", "n", "empty", "s", "t", "d"] {
+        fs::create_dir(base.join(name)).step("make a directory of the launcher's root")?;
+    }
+    match devices {
+        Some(devices) => move_mount(devices, "", CWD, base.join("d"), MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+            .step("move the device nodes")?,
+        None => bind_devices(&base.join("d/shared"))?,
+    }
+    let (system, links) = mount_system(base)?;
+    let images = templates
+        .iter()
+        .enumerate()
+        .map(|(index, template)| mount_template(base, index, template, &system, &links))
+        .collect::<Jail<Vec<_>>>()?;
+    mount("proc", base.join("proc"), "proc", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None)
+        .step("mount the launcher's /proc")?;
+    enter(base)?;
+    Ok(images)
+}
+
+/// Makes `new_root` the root of the mount namespace and lets go of the old one.
+pub(super) fn enter(new_root: &Path) -> Jail<()> {
+    chdir(new_root).step("enter the new root")?;
+    pivot_root(".", ".").step("pivot into the new root")?;
+    unmount(".", UnmountFlags::DETACH).step("let go of the old root")?;
+    chdir("/").step("enter the new root")
+}
+
+/// An ordinary user cannot make device nodes: the host's are shown.
+fn bind_devices(directory: &Path) -> Jail<()> {
+    fs::create_dir(directory).step("make the device directory")?;
+    for (name, _, _) in DEVICE_NODES {
+        let target = directory.join(name);
+        fs::write(&target, "").step("make a place for a device")?;
+        mount_bind(Path::new("/dev").join(name), target).step_with(|| format!("show /dev/{name}"))?;
+    }
+    finish_device_directory(directory)
+}
+
+/// Adds to a directory of device nodes what else belongs into a `/dev`.
+pub(crate) fn finish_device_directory(directory: impl AsRef<Path>) -> Jail<()> {
+    let directory = directory.as_ref();
+    fs::create_dir(directory.join("shm")).step("make /dev/shm")?;
+    let links = [("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2")];
+    for (name, target) in links {
+        symlink(target, directory.join(name)).step("make a link in /dev")?;
+    }
+    Ok(())
+}
+
+/// A directory under `base` and the path that a program sees it at.
+type Shown = (String, String);
+
+fn mount_system(base: &Path) -> Jail<(Vec<Shown>, Vec<(String, PathBuf)>)> {
+    let (mut shown, mut links) = (Vec::new(), Vec::new());
+    for path in SYSTEM.into_iter().chain(SYSTEM_ALIASES) {
+        match fs::symlink_metadata(path) {
+            Ok(metadata) if metadata.is_symlink() => {
+                links.push((path.to_owned(), fs::read_link(path).step("read a system link")?));
+            }
+            Ok(metadata) if metadata.is_dir() => {
+                let inner = format!("/s/{}", shown.len());
+                clone_mount(Path::new(path), &base.join(&inner[1..]))?;
+                shown.push((inner, path.to_owned()));
+            }
+            _ => {}
+        }
+    }
+    Ok((shown, links))
+}
+
+/// Mounts a copy of `source` at the new directory `target`.
+fn clone_mount(source: &Path, target: &Path) -> Jail<()> {
+    fs::create_dir(target).step("make a mount point")?;
+    let open = |flags| open_tree(CWD, source, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | flags);
+    // A tree with mounts of the host's beneath can only be copied with them; the overlay above
+    // does not show them all the same.
+    let tree = open(OpenTreeFlags::empty())
+        .or_else(|_| open(OpenTreeFlags::AT_RECURSIVE))
+        .step_with(|| format!("open {}", source.display()))?;
+    move_mount(tree, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .step_with(|| format!("show {}", source.display()))
+}
+
+fn mount_template(
+    base: &Path,
+    index: usize,
+    template: &Template,
+    system: &[Shown],
+    links: &[(String, PathBuf)],
+) -> Jail<Image> {
+    let home = base.join(format!("t/{index}"));
+    let root = home.join("root");
+    let inside = |path: &str| -> Jail<PathBuf> {
+        match path.strip_prefix('/') {
+            Some(relative) if !relative.is_empty() && !relative.split('/').any(|part| part == "..") => {
+                Ok(root.join(relative))
+            }
+            _ => Err(JailError::new(format!("use `{path}` inside a sandbox"), std::io::ErrorKind::InvalidInput)),
+        }
+    };
+    let make = |path: &Path| fs::create_dir_all(path).step("make a directory of a template");
+    for name in ["dev", "proc", "tmp", "workspace", "etc"] {
+        make(&root.join(name))?;
+    }
+    for (path, target) in links {
+        symlink(target, inside(path)?).step("make a system link")?;
+    }
+    let mut shown = system.to_vec();
+    for (place, tree) in template.trees.iter().enumerate() {
+        clone_mount(&tree.source, &home.join(place.to_string()))?;
+        shown.push((format!("/t/{index}/{place}"), tree.target.clone()));
+    }
+    let mut overlays = vec![(format!("lowerdir=/t/{index}/root:/empty"), "/n".to_owned())];
+    for (inner, target) in shown {
+        make(&inside(&target)?)?;
+        overlays.push((format!("lowerdir={inner}:/empty"), format!("/n{target}")));
+    }
+    copy_etc(&root)?;
+    for file in &template.files {
+        let path = inside(&file.path)?;
+        make(path.parent().unwrap_or(&root))?;
+        fs::write(path, &file.content).step_with(|| format!("write {}", file.path))?;
+    }
+    Ok(Image {
+        overlays,
+        command: template.command.clone(),
+        environment: template.environment.clone(),
+    })
+}
+
+fn copy_etc(root: &Path) -> Jail<()> {
+    for path in ETC_FILES {
+        if let Ok(content) = fs::read(path) {
+            let target = root.join(&path[1..]);
+            fs::create_dir_all(target.parent().unwrap_or(root)).step("make a directory of /etc")?;
+            fs::write(target, content).step_with(|| format!("copy {path}"))?;
+        }
+    }
+    let alternatives = root.join(&ALTERNATIVES[1..]);
+    fs::create_dir_all(&alternatives).step("make a directory of /etc")?;
+    for entry in fs::read_dir(ALTERNATIVES).into_iter().flatten().flatten() {
+        if let Ok(target) = fs::read_link(entry.path()) {
+            symlink(target, alternatives.join(entry.file_name())).step("copy a link of /etc")?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,217 @@
+//! One slot: the place that a sandbox takes from its first process to the removal of its group.
+//!
+//! ```text
+//!            Prepare              cell ready           listener in
+//!   (free) ----------> Building -----------> Confining -----------> Prepared
+//!                         |                      |                   |    |
+//!                         | error, Release       |            Release|    | Lease
+//!                         v                      v                   |    v
+//!                       Ending <-----------------+-------------------+- Leased
+//!                         |   ^   worker's end, Kill, deadline              |
+//!                         |   +---------------------------------------------+
+//!                         | worker and first process reaped
+//!                         v
+//!                       Ended --Release--> Releasing --group empty--> (free)
+//! ```
+//!
+//! Only [`super::Launcher`] moves a slot, in answer to a command, an end, or the clock.
+
+use std::{
+    os::fd::OwnedFd,
+    time::{Duration, Instant},
+};
+
+use ampoule_core::StopReason;
+use rustix::{
+    fs::fstatvfs,
+    process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid},
+};
+
+use crate::{
+    cgroup::Group,
+    protocol::{CellLimits, Counters, WaitStatus},
+};
+
+/// Where a slot is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// The first process puts the cell together.
+    Building,
+    /// The worker joins and confines itself.
+    Confining,
+    /// The interpreter has its descriptors and may run up to its first read.
+    Prepared,
+    /// The clocks run.
+    Leased,
+    /// Killed; not everything is reaped yet.
+    Ending,
+    /// No process is left. The file systems are, for collection.
+    Ended,
+    /// All but the control group is gone.
+    Releasing,
+}
+
+/// The clocks of a leased slot.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lease {
+    pub(super) started: Instant,
+    pub(super) deadline: Instant,
+    pub(super) cpu: Option<Duration>,
+}
+
+/// A process of the cell: alive while its pidfd is here.
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) pidfd: OwnedFd,
+}
+
+impl Process {
+    /// Reaps it if it has ended.
+    pub(super) fn reap(&self) -> Option<WaitStatus> {
+        use std::os::fd::AsFd as _;
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        match waitid(WaitId::PidFd(self.pidfd.as_fd()), options) {
+            Ok(Some(status)) => Some(match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) => WaitStatus::Exited(code),
+                (_, Some(signal)) => WaitStatus::Signaled(signal),
+                _ => WaitStatus::Unknown,
+            }),
+            Ok(None) => None,
+            // Nothing to wait for any more: it is gone, and nobody can say how.
+            Err(_) => Some(WaitStatus::Unknown),
+        }
+    }
+}
+
+/// What a cell has handed over.
+#[derive(Debug)]
+pub(super) struct Handles {
+    pub(super) workspace: OwnedFd,
+    pub(super) tmp: OwnedFd,
+    pub(super) snmp: OwnedFd,
+    pub(super) snmp6: OwnedFd,
+}
+
+/// A slot in use.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) state: State,
+    /// The manager's name for the request that this was built for.
+    pub(super) ticket: u32,
+    pub(super) template: usize,
+    pub(super) limits: CellLimits,
+    pub(super) cell: Option<Process>,
+    pub(super) worker: Option<Process>,
+    /// The socket over which the process under construction speaks.
+    pub(super) setup: Option<OwnedFd>,
+    /// The manager's ends of the pipes, until they are sent.
+    pub(super) pipes: Vec<OwnedFd>,
+    pub(super) handles: Option<Handles>,
+    pub(super) group: Option<Group>,
+    pub(super) lease: Option<Lease>,
+    pub(super) status: WaitStatus,
+    pub(super) stopped: Option<StopReason>,
+    pub(super) born: Instant,
+    pub(super) ended: Option<Instant>,
+    /// Remove as soon as nothing lives: the manager has already let go, or never knew.
+    pub(super) abandoned: bool,
+}
+
+impl Slot {
+    /// A slot whose first process has just been cloned.
+    pub(super) fn new(ticket: u32, template: usize, limits: CellLimits) -> Self {
+        Self {
+            state: State::Building,
+            ticket,
+            template,
+            limits,
+            cell: None,
+            worker: None,
+            setup: None,
+            pipes: Vec::new(),
+            handles: None,
+            group: None,
+            lease: None,
+            status: WaitStatus::Unknown,
+            stopped: None,
+            born: Instant::now(),
+            ended: None,
+            abandoned: false,
+        }
+    }
+
+    /// Whether a process of the slot may still run.
+    pub(super) fn is_alive(&self) -> bool {
+        self.cell.is_some() || self.worker.is_some()
+    }
+
+    /// Kills the cell's first process, and with it everything in the cell.
+    pub(super) fn kill(&mut self) {
+        for process in [&self.cell, &self.worker].into_iter().flatten() {
+            // Gone already is as good.
+            let _ = pidfd_send_signal(&process.pidfd, Signal::KILL);
+        }
+        if !matches!(self.state, State::Ended | State::Releasing) {
+            self.state = State::Ending;
+        }
+    }
+
+    /// What the kernel counted for this run.
+    pub(super) fn count(&self) -> Counters {
+        let mut counters = Counters::default();
+        if let Some(group) = &self.group {
+            group.count(&mut counters);
+        }
+        if let Some(handles) = &self.handles {
+            counters.disk_full = is_full(&handles.workspace) || is_full(&handles.tmp);
+            counters.unroutable = unroutable(handles);
+        }
+        if let Some(lease) = self.lease {
+            let end = self.ended.unwrap_or_else(Instant::now);
+            let wall = end.saturating_duration_since(lease.started);
+            counters.wall_us = u64::try_from(wall.as_micros()).unwrap_or(u64::MAX);
+        }
+        counters
+    }
+}
+
+/// Whether no block or no inode is left.
+fn is_full(directory: &OwnedFd) -> bool {
+    fstatvfs(directory).is_ok_and(|stat| stat.f_bavail == 0 || stat.f_ffree == 0)
+}
+
+/// Packets of the cell's network namespace that found no route.
+fn unroutable(handles: &Handles) -> Option<u64> {
+    let mut buffer = [0; 8192];
+    let mut read = |fd: &OwnedFd| -> Option<String> {
+        let length = rustix::io::pread(fd, &mut buffer, 0).ok()?;
+        Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
+    };
+    let (v4, v6) = (read(&handles.snmp)?, read(&handles.snmp6)?);
+    Some(column(&v4, "Ip:", "OutNoRoutes").unwrap_or(0) + row(&v6, "Ip6OutNoRoutes").unwrap_or(0))
+}
+
+/// A value of `/proc/net/snmp`: a line of names, then a line of numbers, both under one heading.
+fn column(text: &str, heading: &str, name: &str) -> Option<u64> {
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix(heading));
+    let at = lines.next()?.split_whitespace().position(|have| have == name)?;
+    lines.next()?.split_whitespace().nth(at)?.parse().ok()
+}
+
+/// A value of `/proc/net/snmp6`: a name and a number in each line.
+fn row(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_read_from_both_layouts() {
+        let v4 = "Ip: Forwarding OutNoRoutes X\nIp: 2 7 1\nIcmp: OutNoRoutes\nIcmp: 5\n";
+        assert_eq!(column(v4, "Ip:", "OutNoRoutes"), Some(7));
+        assert_eq!(row("Ip6InReceives   \t3\nIp6OutNoRoutes                  \t4\n", "Ip6OutNoRoutes"), Some(4));
+        assert_eq!(column("", "Ip:", "OutNoRoutes"), None);
+    }
+}

@@ -1,0 +1,129 @@
+//! The worker: the one process in a cell that runs a program.
+//!
+//! Cold: a copy of the launcher, cloned into the cell's pid namespace, joins the cell's other
+//! namespaces, confines itself and execs the interpreter.
+
+use std::{
+    ffi::{CStr, CString},
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    path::Path,
+};
+
+use rustix::process::{chdir, umask};
+
+use super::{cell::PROGRAM_ID, rules::Rules};
+use crate::{
+    confine::{Plan, confine},
+    error::{Jail, JailError, Step},
+    sys,
+};
+
+/// Where a worker keeps its setup socket, above the program's four descriptors.
+const SETUP_FD: i32 = 4;
+/// The namespaces of the cell that are joined by its first process's pidfd.
+const JOINED: i32 = 0x1000_0000 | 0x0002_0000 | 0x0800_0000 | 0x0400_0000 | 0x4000_0000 | 0x0200_0000;
+
+/// The command that is executed, laid out ahead for the kernel.
+pub(super) struct Command {
+    program: CString,
+    arguments: Vec<CString>,
+    environment: Vec<CString>,
+}
+
+impl Command {
+    /// Fills in the heap size and lays the strings out.
+    pub(super) fn new(command: &[String], environment: &[(String, String)], memory: u64) -> Jail<Self> {
+        let heap = (memory / 4 * 3 >> 20).to_string();
+        let string = |text: String| {
+            CString::new(text.replace("{heap_mb}", &heap)).map_err(io::Error::from).step("lay out the command")
+        };
+        let arguments = command.iter().map(|text| string(text.clone())).collect::<Jail<Vec<_>>>()?;
+        let environment = environment
+            .iter()
+            .map(|(name, value)| string(format!("{name}={value}")))
+            .collect::<Jail<Vec<_>>>()?;
+        let program = arguments
+            .first()
+            .cloned()
+            .ok_or_else(|| JailError::new("lay out the command", io::ErrorKind::InvalidInput))?;
+        Ok(Self { program, arguments, environment })
+    }
+}
+
+/// Everything that a worker starts from.
+pub(super) struct Recipe<'a> {
+    pub(super) cell: BorrowedFd<'a>,
+    /// Standard input (the request), output, error, and the result.
+    pub(super) descriptors: [BorrowedFd<'a>; 4],
+    pub(super) setup: &'a OwnedFd,
+    pub(super) joins: Vec<BorrowedFd<'a>>,
+    pub(super) command: Command,
+    pub(super) rules: &'a Rules,
+    pub(super) processes: u32,
+    pub(super) disk: u64,
+    pub(super) two_ids: bool,
+}
+
+/// The life of a worker up to its exec.
+pub(super) fn run(recipe: &Recipe<'_>) -> ! {
+    match start(recipe) {
+        Ok(fault) => {
+            // Confined already: standard error is all that is left to speak through.
+            let text = JailError::from(fault).to_string();
+            let _ = sys::write(2, text.as_bytes());
+        }
+        Err(error) => super::send_error(recipe.setup.as_fd(), &error),
+    }
+    sys::exit(127)
+}
+
+fn start(recipe: &Recipe<'_>) -> Jail<sys::Fault> {
+    for join in &recipe.joins {
+        rustix::io::write(join, b"0").step("join the control group")?;
+    }
+    sys::setns(recipe.cell.as_raw_fd(), JOINED)?;
+    rustix::process::setsid().step("leave the session")?;
+    umask(rustix::fs::Mode::from_raw_mode(0o022));
+    chdir(Path::new("/workspace")).step("enter /workspace")?;
+    lay_out(&recipe.descriptors, recipe.setup)?;
+    sys::reset_signals()?;
+    let limits = recipe.rules.resource_limits(recipe.processes, recipe.disk);
+    let path_rules = recipe.rules.path_rules();
+    confine(&Plan {
+        id: PROGRAM_ID,
+        single_id: !recipe.two_ids,
+        limits: &limits,
+        landlock_abi: recipe.rules.landlock_abi,
+        landlock_handled: recipe.rules.landlock_handled(),
+        landlock_scoped: recipe.rules.landlock_scoped(),
+        landlock_rules: &path_rules,
+        filter: &recipe.rules.filter,
+        setup_socket: SETUP_FD,
+    })?;
+    Ok(exec(&recipe.command))
+}
+
+/// Puts the four descriptors of a program at 0 to 3 and the setup socket above them.
+fn lay_out(descriptors: &[BorrowedFd<'_>; 4], setup: &OwnedFd) -> Jail<()> {
+    let copy = |fd: BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, SETUP_FD + 1).step("copy a descriptor");
+    let mut copies = Vec::with_capacity(5);
+    for descriptor in descriptors {
+        copies.push(copy(*descriptor)?);
+    }
+    copies.push(copy(setup.as_fd())?);
+    for (source, target) in copies.iter().zip(0..=SETUP_FD) {
+        sys::dup_to(source.as_raw_fd(), target)?;
+    }
+    Ok(())
+}
+
+fn exec(command: &Command) -> sys::Fault {
+    let pointers = |strings: &[CString]| -> Vec<*const u8> {
+        strings.iter().map(|string| string.as_ptr().cast()).chain([std::ptr::null()]).collect()
+    };
+    let (argv, envp) = (pointers(&command.arguments), pointers(&command.environment));
+    let program: &CStr = &command.program;
+    // SAFETY: both arrays end in NULL, and the strings that they point to live in `command`.
+    unsafe { sys::execve(program, argv.as_ptr(), envp.as_ptr()) }
+}

@@ -1,0 +1,78 @@
+//! Linux confinement, and the processes that build and end sandboxes.
+//!
+//! # Theory of operation
+//!
+//! ```text
+//! manager M   asynchronous; parses requests; needs no right. Spawns K by exec, first thing.
+//!  └ keeper K     waits. Starts L, starts it again, removes control groups when L is gone.
+//!     └ launcher L    synchronous, single-threaded, epoll. PID 1 of its own pid namespace P0, in
+//!        │            its own user namespace U0, on its own root. Never sees code or output.
+//!        ├ cell C     pid 1 of a run's pid namespace: builds root, tmpfs, proc, quotas; waits.
+//!        └ worker W   pid 2 of the cell: joins C, confines itself, becomes the interpreter.
+//! ```
+//!
+//! **Privileges.** Started as root, K and L are root of the host in name only: L's user namespace
+//! maps root and the ids of Ampoule, and its root directory shows nothing else of the host. C and W
+//! have two host ids of their own per slot. Started as an ordinary user everything has that user's
+//! one id. W loses everything in [`confine`], in one order that is the same cold and warm.
+//!
+//! **Clean-up** is the kernel's: M's end closes L's socket, L's end is the end of P0, and a killed C
+//! takes its whole pid namespace along. Mounts live in mount namespaces and end with them. Only
+//! control groups outlive processes; K removes them, and sweeps those of a K that was killed.
+//!
+//! **Pipes.** For each run L makes four, gives W one end and M the other: request, stdout, stderr,
+//! result. They are pipes and not sockets, so that no descriptor travels over them. The listener of
+//! denied system calls goes to M as well. L keeps pidfds, group files, and the two directories of
+//! scratch space that C opened before any user code.
+//!
+//! [`confine`]: Report::Prepared
+
+#![forbid(clippy::undocumented_unsafe_blocks)]
+
+mod cgroup;
+mod client;
+mod config;
+#[path = "inside/confine.rs"]
+mod confine;
+mod error;
+mod identity;
+mod keeper;
+mod launcher;
+mod leaks;
+mod protocol;
+pub mod seccomp;
+#[path = "inside/sys.rs"]
+mod sys;
+mod wire;
+
+pub use client::{Connection, Keeper, Listener, drop_to, is_root};
+pub use config::{LauncherConfig, SkeletonFile, Template, Tree};
+pub use error::JailError;
+pub use leaks::{Leak, leaks};
+pub use protocol::{CellLimits, Command, Counters, FileNote, Malformed, Report, WaitStatus};
+
+/// The code that is loaded into an interpreter, as built beside this crate.
+pub const INSIDE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/ampoule_inside.so"));
+
+/// Becomes a keeper or a launcher if this process was started as one, and then never returns.
+///
+/// The first line of `main` in every program that uses [`Keeper`]: both are this very executable,
+/// started again with a hidden argument.
+pub fn entry() {
+    let mut arguments = std::env::args_os().skip(1);
+    let (Some(argument), None) = (arguments.next(), arguments.next()) else { return };
+    let outcome = match argument.to_str() {
+        Some(keeper::ARGUMENT) => keeper::run(),
+        Some(launcher::ARGUMENT) => launcher::run(),
+        _ => return,
+    };
+    let code = match outcome {
+        Ok(()) => 0,
+        Err(error) => {
+            // The manager learns it over its socket where it can; this is for who watches.
+            let _ = sys::write(2, format!("ampoule: {error}\n").as_bytes());
+            1
+        }
+    };
+    sys::exit(code)
+}

@@ -1,0 +1,510 @@
+//! The messages between manager and launcher.
+//!
+//! Fixed-size, typed, with indices and no paths: the launcher never parses anything that a caller
+//! or a program could have shaped. One message is one datagram of a `SOCK_SEQPACKET` pair;
+//! descriptors travel beside it.
+//!
+//! ```text
+//! manager                          launcher
+//!   Prepare{ticket, template, …}  ->  builds a cell and a worker in it
+//!                                 <-  Prepared{ticket, slot} + 5 descriptors, or Failed{ticket}
+//!   Lease{slot, limits}           ->  the clock starts
+//!   Kill{slot, why}               ->  (result is in, output limit, caller gone)
+//!                                 <-  Ended{slot, wait status, counters}: no process is left
+//!   Collect{slot}                 ->
+//!                                 <-  File{slot, …} + descriptor, repeated; Collected{slot}
+//!   Release{slot}                 ->
+//!                                 <-  Released{slot}: nothing is left
+//! ```
+
+use std::time::Duration;
+
+use ampoule_core::StopReason;
+
+/// The length of every message in bytes.
+pub(crate) const MESSAGE_LEN: usize = 384;
+/// The longest file name that is told.
+pub(crate) const NAME_LEN: usize = 255;
+/// The longest error text that is told.
+const TEXT_LEN: usize = 300;
+
+/// A bounded limit set, in the kernel's units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CellLimits {
+    /// Memory, swap included, in bytes.
+    pub memory: u64,
+    /// Bytes of the working directory.
+    pub disk: u64,
+    /// Processes and threads.
+    pub processes: u32,
+    /// Thousandths of a CPU.
+    pub millicpus: u32,
+}
+
+/// What the manager asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Builds a sandbox whose interpreter waits for its one request.
+    Prepare {
+        /// The manager's name for this request.
+        ticket: u32,
+        /// Index of the template.
+        template: u32,
+        /// What the sandbox may use.
+        limits: CellLimits,
+    },
+    /// Starts the clocks.
+    Lease {
+        /// The sandbox.
+        slot: u32,
+        /// Wall clock.
+        wall: Duration,
+        /// CPU time, if bounded.
+        cpu: Option<Duration>,
+    },
+    /// Ends a run.
+    Kill {
+        /// The sandbox.
+        slot: u32,
+        /// Why.
+        reason: StopReason,
+    },
+    /// Asks for the artifacts of an ended run.
+    Collect {
+        /// The sandbox.
+        slot: u32,
+    },
+    /// Removes a sandbox, whatever its state.
+    Release {
+        /// The sandbox.
+        slot: u32,
+    },
+}
+
+/// How the first process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WaitStatus {
+    /// It exited with this code.
+    Exited(i32),
+    /// This signal ended it.
+    Signaled(i32),
+    /// It was not seen to end.
+    Unknown,
+}
+
+/// What the kernel counted. `None`: this machine does not tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Processes killed for the memory limit.
+    pub oom_kills: Option<u64>,
+    /// Peak memory in bytes.
+    pub memory_peak: Option<u64>,
+    /// CPU time since the lease, in microseconds.
+    pub cpu_us: Option<u64>,
+    /// Forks refused for the limit.
+    pub forks_refused: Option<u64>,
+    /// Most processes and threads at once.
+    pub processes_peak: Option<u64>,
+    /// Packets without a route.
+    pub unroutable: Option<u64>,
+    /// Wall clock since the lease, in microseconds.
+    pub wall_us: u64,
+    /// Whether a file system of the sandbox was full at the end.
+    pub disk_full: bool,
+}
+
+/// Why a file was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileNote {
+    /// It was not left: its descriptor comes with the message.
+    Readable,
+    /// A directory.
+    Directory,
+    /// A symbolic link, a pipe, a socket or a device.
+    Special,
+    /// It could not be opened.
+    Unreadable,
+}
+
+/// What the launcher tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// The launcher is ready for commands.
+    Ready {
+        /// The version of Landlock in force.
+        landlock_abi: u32,
+        /// The cgroup version in force, or 0.
+        cgroup_version: u32,
+        /// Whether two ids are mapped per sandbox.
+        two_ids: bool,
+    },
+    /// A sandbox waits for its request. Descriptors: request (write); stdout, stderr and result
+    /// (read); seccomp notifications.
+    Prepared {
+        /// Of the command.
+        ticket: u32,
+        /// The sandbox.
+        slot: u32,
+    },
+    /// A command could not be carried out. `ticket` is `u32::MAX` if the launcher itself failed.
+    Failed {
+        /// Of the command.
+        ticket: u32,
+        /// The step and the kernel's error, for the log.
+        text: String,
+    },
+    /// No process of the run exists any more.
+    Ended {
+        /// The sandbox.
+        slot: u32,
+        /// How the first process ended.
+        status: WaitStatus,
+        /// Why we ended it, if we did.
+        stopped: Option<StopReason>,
+        /// What the kernel counted.
+        counters: Counters,
+    },
+    /// One entry of `artifacts/`.
+    File {
+        /// The sandbox.
+        slot: u32,
+        /// Whether its descriptor comes along.
+        note: FileNote,
+        /// Its size in bytes.
+        size: u64,
+        /// Its name as the file system has it.
+        name: Vec<u8>,
+    },
+    /// All entries were told.
+    Collected {
+        /// The sandbox.
+        slot: u32,
+        /// Entries beyond those told.
+        more: u32,
+    },
+    /// Nothing of the sandbox is left.
+    Released {
+        /// The sandbox.
+        slot: u32,
+    },
+}
+
+/// A datagram that is no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("malformed message of kind {0}")]
+pub struct Malformed(u8);
+
+struct Writer {
+    bytes: [u8; MESSAGE_LEN],
+    at: usize,
+}
+
+impl Writer {
+    fn new(kind: u8) -> Self {
+        let mut bytes = [0; MESSAGE_LEN];
+        bytes[0] = kind;
+        Self { bytes, at: 1 }
+    }
+
+    fn put(mut self, data: &[u8]) -> Self {
+        self.bytes[self.at..self.at + data.len()].copy_from_slice(data);
+        self.at += data.len();
+        self
+    }
+
+    fn u8(self, value: u8) -> Self {
+        self.put(&[value])
+    }
+
+    fn u32(self, value: u32) -> Self {
+        self.put(&value.to_le_bytes())
+    }
+
+    fn i32(self, value: i32) -> Self {
+        self.put(&value.to_le_bytes())
+    }
+
+    fn u64(self, value: u64) -> Self {
+        self.put(&value.to_le_bytes())
+    }
+
+    fn optional(self, value: Option<u64>) -> Self {
+        self.u8(u8::from(value.is_some())).u64(value.unwrap_or(0))
+    }
+
+    fn blob(self, data: &[u8], most: usize) -> Self {
+        let data = &data[..data.len().min(most)];
+        self.u32(u32::try_from(data.len()).unwrap_or(0)).put(data)
+    }
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+    kind: u8,
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, length: usize) -> Result<&'a [u8], Malformed> {
+        let (head, rest) = self.bytes.split_at_checked(length).ok_or(Malformed(self.kind))?;
+        self.bytes = rest;
+        Ok(head)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        let kind = self.kind;
+        self.take(N)?.try_into().map_err(|_| Malformed(kind))
+    }
+
+    fn u8(&mut self) -> Result<u8, Malformed> {
+        Ok(self.array::<1>()?[0])
+    }
+
+    fn u32(&mut self) -> Result<u32, Malformed> {
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+
+    fn i32(&mut self) -> Result<i32, Malformed> {
+        Ok(i32::from_le_bytes(self.array()?))
+    }
+
+    fn u64(&mut self) -> Result<u64, Malformed> {
+        Ok(u64::from_le_bytes(self.array()?))
+    }
+
+    fn optional(&mut self) -> Result<Option<u64>, Malformed> {
+        let present = self.u8()? != 0;
+        let value = self.u64()?;
+        Ok(present.then_some(value))
+    }
+
+    fn blob(&mut self) -> Result<Vec<u8>, Malformed> {
+        let length = usize::try_from(self.u32()?).map_err(|_| Malformed(self.kind))?;
+        Ok(self.take(length)?.to_vec())
+    }
+
+    fn reason(&mut self) -> Result<Option<StopReason>, Malformed> {
+        Ok(match self.u8()? {
+            0 => None,
+            1 => Some(StopReason::Result),
+            2 => Some(StopReason::Wall),
+            3 => Some(StopReason::Cpu),
+            4 => Some(StopReason::Output),
+            5 => Some(StopReason::Cancelled),
+            6 => Some(StopReason::Platform),
+            _ => return Err(Malformed(self.kind)),
+        })
+    }
+}
+
+fn reason_code(reason: Option<StopReason>) -> u8 {
+    match reason {
+        None => 0,
+        Some(StopReason::Result) => 1,
+        Some(StopReason::Wall) => 2,
+        Some(StopReason::Cpu) => 3,
+        Some(StopReason::Output) => 4,
+        Some(StopReason::Cancelled) => 5,
+        Some(StopReason::Platform) => 6,
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+impl Command {
+    /// The message as a datagram.
+    pub fn encode(&self) -> [u8; MESSAGE_LEN] {
+        match *self {
+            Self::Prepare { ticket, template, limits } => Writer::new(1)
+                .u32(ticket)
+                .u32(template)
+                .u64(limits.memory)
+                .u64(limits.disk)
+                .u32(limits.processes)
+                .u32(limits.millicpus),
+            Self::Lease { slot, wall, cpu } => {
+                Writer::new(2).u32(slot).u64(micros(wall)).optional(cpu.map(micros))
+            }
+            Self::Kill { slot, reason } => Writer::new(3).u32(slot).u8(reason_code(Some(reason))),
+            Self::Collect { slot } => Writer::new(4).u32(slot),
+            Self::Release { slot } => Writer::new(5).u32(slot),
+        }
+        .bytes
+    }
+
+    /// Reads a datagram.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader { bytes, kind: 0 };
+        reader.kind = reader.u8()?;
+        Ok(match reader.kind {
+            1 => Self::Prepare {
+                ticket: reader.u32()?,
+                template: reader.u32()?,
+                limits: CellLimits {
+                    memory: reader.u64()?,
+                    disk: reader.u64()?,
+                    processes: reader.u32()?,
+                    millicpus: reader.u32()?,
+                },
+            },
+            2 => Self::Lease {
+                slot: reader.u32()?,
+                wall: Duration::from_micros(reader.u64()?),
+                cpu: reader.optional()?.map(Duration::from_micros),
+            },
+            3 => Self::Kill {
+                slot: reader.u32()?,
+                reason: reader.reason()?.ok_or(Malformed(3))?,
+            },
+            4 => Self::Collect { slot: reader.u32()? },
+            5 => Self::Release { slot: reader.u32()? },
+            kind => return Err(Malformed(kind)),
+        })
+    }
+}
+
+impl Report {
+    /// The message as a datagram.
+    pub fn encode(&self) -> [u8; MESSAGE_LEN] {
+        match self {
+            Self::Ready { landlock_abi, cgroup_version, two_ids } => {
+                Writer::new(1).u32(*landlock_abi).u32(*cgroup_version).u8(u8::from(*two_ids))
+            }
+            Self::Prepared { ticket, slot } => Writer::new(2).u32(*ticket).u32(*slot),
+            Self::Failed { ticket, text } => {
+                Writer::new(3).u32(*ticket).blob(text.as_bytes(), TEXT_LEN)
+            }
+            Self::Ended { slot, status, stopped, counters } => {
+                let (kind, number) = match *status {
+                    WaitStatus::Exited(code) => (0, code),
+                    WaitStatus::Signaled(signal) => (1, signal),
+                    WaitStatus::Unknown => (2, 0),
+                };
+                Writer::new(4)
+                    .u32(*slot)
+                    .u8(kind)
+                    .i32(number)
+                    .u8(reason_code(*stopped))
+                    .optional(counters.oom_kills)
+                    .optional(counters.memory_peak)
+                    .optional(counters.cpu_us)
+                    .optional(counters.forks_refused)
+                    .optional(counters.processes_peak)
+                    .optional(counters.unroutable)
+                    .u64(counters.wall_us)
+                    .u8(u8::from(counters.disk_full))
+            }
+            Self::File { slot, note, size, name } => Writer::new(5)
+                .u32(*slot)
+                .u8(match note {
+                    FileNote::Readable => 0,
+                    FileNote::Directory => 1,
+                    FileNote::Special => 2,
+                    FileNote::Unreadable => 3,
+                })
+                .u64(*size)
+                .blob(name, NAME_LEN),
+            Self::Collected { slot, more } => Writer::new(6).u32(*slot).u32(*more),
+            Self::Released { slot } => Writer::new(7).u32(*slot),
+        }
+        .bytes
+    }
+
+    /// Reads a datagram.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader { bytes, kind: 0 };
+        reader.kind = reader.u8()?;
+        Ok(match reader.kind {
+            1 => Self::Ready {
+                landlock_abi: reader.u32()?,
+                cgroup_version: reader.u32()?,
+                two_ids: reader.u8()? != 0,
+            },
+            2 => Self::Prepared { ticket: reader.u32()?, slot: reader.u32()? },
+            3 => Self::Failed {
+                ticket: reader.u32()?,
+                text: String::from_utf8_lossy(&reader.blob()?).into_owned(),
+            },
+            4 => {
+                let slot = reader.u32()?;
+                let status = match (reader.u8()?, reader.i32()?) {
+                    (0, code) => WaitStatus::Exited(code),
+                    (1, signal) => WaitStatus::Signaled(signal),
+                    _ => WaitStatus::Unknown,
+                };
+                let stopped = reader.reason()?;
+                let counters = Counters {
+                    oom_kills: reader.optional()?,
+                    memory_peak: reader.optional()?,
+                    cpu_us: reader.optional()?,
+                    forks_refused: reader.optional()?,
+                    processes_peak: reader.optional()?,
+                    unroutable: reader.optional()?,
+                    wall_us: reader.u64()?,
+                    disk_full: reader.u8()? != 0,
+                };
+                Self::Ended { slot, status, stopped, counters }
+            }
+            5 => Self::File {
+                slot: reader.u32()?,
+                note: match reader.u8()? {
+                    0 => FileNote::Readable,
+                    1 => FileNote::Directory,
+                    2 => FileNote::Special,
+                    _ => FileNote::Unreadable,
+                },
+                size: reader.u64()?,
+                name: reader.blob()?,
+            },
+            6 => Self::Collected { slot: reader.u32()?, more: reader.u32()? },
+            7 => Self::Released { slot: reader.u32()? },
+            kind => return Err(Malformed(kind)),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn no_datagram_panics(bytes in proptest::collection::vec(any::<u8>(), 0..MESSAGE_LEN + 8)) {
+            let _ = Command::decode(&bytes);
+            let _ = Report::decode(&bytes);
+        }
+
+        #[test]
+        fn commands_survive_the_wire(ticket: u32, template: u32, memory: u64, disk: u64, processes: u32, millicpus: u32, cpu in proptest::option::of(any::<u64>())) {
+            let limits = CellLimits { memory, disk, processes, millicpus };
+            for command in [
+                Command::Prepare { ticket, template, limits },
+                Command::Lease { slot: ticket, wall: Duration::from_micros(memory), cpu: cpu.map(Duration::from_micros) },
+                Command::Kill { slot: ticket, reason: StopReason::Output },
+                Command::Collect { slot: ticket },
+                Command::Release { slot: ticket },
+            ] {
+                prop_assert_eq!(Command::decode(&command.encode()), Ok(command));
+            }
+        }
+
+        #[test]
+        fn reports_survive_the_wire(slot: u32, size: u64, name in proptest::collection::vec(any::<u8>(), 0..NAME_LEN), text in "[a-z ]{0,90}") {
+            let counters = Counters { oom_kills: Some(size), wall_us: size, disk_full: true, ..Counters::default() };
+            for report in [
+                Report::Ready { landlock_abi: 7, cgroup_version: 1, two_ids: true },
+                Report::Prepared { ticket: slot, slot },
+                Report::Failed { ticket: slot, text: text.clone() },
+                Report::Ended { slot, status: WaitStatus::Signaled(9), stopped: Some(StopReason::Wall), counters },
+                Report::File { slot, note: FileNote::Special, size, name: name.clone() },
+                Report::Collected { slot, more: 3 },
+                Report::Released { slot },
+            ] {
+                prop_assert_eq!(Report::decode(&report.encode()), Ok(report));
+            }
+        }
+    }
+}

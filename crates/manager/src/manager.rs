@@ -1,0 +1,134 @@
+//! The manager: what the layers above hold.
+
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+
+use ampoule_core::{
+    CancellationToken, Collector, ExecuteRequest, ExecutionId, ExecutionResult, Provider, Result,
+};
+use ampoule_providers::gate;
+use tracing::info;
+
+use crate::{
+    admission::Admission,
+    execution::{self, Execution},
+    lifecycle::Lifecycle,
+};
+
+/// How much the manager takes on at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ManagerConfig {
+    /// Runs at the same time.
+    pub concurrency: NonZeroUsize,
+    /// Requests that may wait for a place.
+    pub queue: usize,
+    /// How long a request may wait for a place.
+    pub queue_deadline: Duration,
+}
+
+impl Default for ManagerConfig {
+    fn default() -> Self {
+        let cpus = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        Self {
+            concurrency: NonZeroUsize::new(cpus).unwrap_or(NonZeroUsize::MIN).max(TWO),
+            queue: 256,
+            queue_deadline: Duration::from_secs(60),
+        }
+    }
+}
+
+const TWO: NonZeroUsize = NonZeroUsize::new(2).expect("two is not zero");
+
+/// What the manager is busy with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Places taken.
+    pub running: usize,
+    /// Requests that wait for a place.
+    pub waiting: usize,
+}
+
+/// Runs programs on one provider: bounded, counted, and always cleaned up after.
+#[derive(Clone, Debug)]
+pub struct Manager {
+    provider: Arc<dyn Provider>,
+    admission: Arc<Admission>,
+    lifecycle: Arc<Lifecycle>,
+}
+
+impl Manager {
+    /// A manager that runs on `provider`.
+    pub fn new(provider: Arc<dyn Provider>, config: ManagerConfig) -> Self {
+        let lifecycle = Arc::new(Lifecycle::default());
+        let admission = Arc::new(Admission::new(config, lifecycle.stopping()));
+        Self { provider, admission, lifecycle }
+    }
+
+    /// The provider.
+    pub fn provider(&self) -> &dyn Provider {
+        &*self.provider
+    }
+
+    /// What it is busy with now.
+    pub fn load(&self) -> Load {
+        self.admission.load()
+    }
+
+    /// Runs one program and gives its events as they happen.
+    ///
+    /// - What the provider does not declare is refused before the request waits.
+    /// - Without a free place the request waits in the queue: [`Busy`] if that is full or the
+    ///   deadline passes, [`Unavailable`] after [`Manager::shutdown`] began, [`Cancelled`] if
+    ///   `cancel` fires. A caller who drops the future leaves the queue.
+    /// - When `cancel` fires, or the [`Execution`] is dropped, the run is ended.
+    /// - The sandbox is destroyed in any case, and its place given back after that.
+    ///
+    /// [`Busy`]: ampoule_core::ErrorKind::Busy
+    /// [`Unavailable`]: ampoule_core::ErrorKind::Unavailable
+    /// [`Cancelled`]: ampoule_core::ErrorKind::Cancelled
+    pub async fn execute(
+        &self,
+        request: ExecuteRequest,
+        cancel: CancellationToken,
+    ) -> Result<Execution> {
+        gate::check(&self.provider.capabilities(), &request.spec())?;
+        let (id, language) = (request.id.clone(), request.language.clone());
+        let place = match self.admission.admit(&cancel).await {
+            Ok(place) => place,
+            Err(error) => {
+                let kind = error.kind().as_str();
+                info!(execution_id = %id, %language, error = kind, "execution not admitted");
+                return Err(error);
+            }
+        };
+        execution::start(Arc::clone(&self.provider), request, cancel, place, &self.lifecycle).await
+    }
+
+    /// Runs one program and folds its events.
+    pub async fn run(
+        &self,
+        request: ExecuteRequest,
+        cancel: CancellationToken,
+    ) -> Result<ExecutionResult> {
+        Collector::collect(self.execute(request, cancel).await?.events).await
+    }
+
+    /// Waits until nothing runs and every sandbox is destroyed.
+    pub async fn idle(&self) {
+        self.lifecycle.idle().await;
+    }
+
+    /// Ends everything: admits nothing more, lets what runs go on for `grace`, then cancels it, and
+    /// shuts the provider down. A second call waits for the first and does nothing.
+    pub async fn shutdown(&self, grace: Duration) -> Result<()> {
+        self.lifecycle.shutdown(&*self.provider, grace).await
+    }
+}
+
+/// A new id: 128 random bits.
+pub fn new_execution_id() -> ExecutionId {
+    let mut bytes = [0; 16];
+    // The kernel's generator has nothing to fail of on a machine that runs at all, and an id that is
+    // not unique would let one caller's answer be taken for another's.
+    getrandom::fill(&mut bytes).expect("the kernel gives random bytes");
+    ExecutionId::new(format!("{:032x}", u128::from_be_bytes(bytes)))
+}

@@ -1,0 +1,5 @@
+//! The back-ends of Ampoule behind one contract.
+#![forbid(unsafe_code)]
+
+pub mod gate;
+pub mod memory;

@@ -1,0 +1,3 @@
+//! Foreign wires that users already speak, one file each.
+
+pub(crate) mod ragflow;

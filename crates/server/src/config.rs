@@ -1,0 +1,43 @@
+//! What the operator decides about the doors.
+
+use std::time::Duration;
+
+use ampoule_core::Limits;
+
+use crate::Languages;
+
+/// How the service behaves.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// What each run may use: `/run` has no field for it.
+    pub limits: Limits,
+    /// The languages that callers may name. The service is ready when each of them has run.
+    pub languages: Languages,
+    /// The values of `base_image` that `/run` takes.
+    pub base_images: Vec<String>,
+    /// The largest body, in bytes.
+    pub max_body: usize,
+    /// How long a client may take for a header, for the next piece of a body, and for taking a piece
+    /// of the answer; a whole body may take ten times as long.
+    pub read_timeout: Duration,
+    /// How long runs may go on after the shutdown began.
+    pub grace: Duration,
+    /// How soon a failed readiness run is tried again; the pause doubles up to thirty seconds.
+    pub readiness_retry: Duration,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            languages: Languages::default(),
+            base_images: ["sandbox-base-python:latest", "sandbox-base-nodejs:latest"]
+                .map(str::to_owned)
+                .to_vec(),
+            max_body: 32 << 20,
+            read_timeout: Duration::from_secs(30),
+            grace: Duration::from_secs(10),
+            readiness_retry: Duration::from_secs(1),
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! What was wrong with a request, as an answer; and why the service could not go on.
+//!
+//! | error | status | body |
+//! | --- | --- | --- |
+//! | [`ApiError::Invalid`] | 422 | `{"detail": [{"loc", "msg", "type"}, …]}`, a problem per field |
+//! | [`ApiError::TooLarge`] | 413 | the same shape, `loc` is `["body"]` |
+//! | [`ApiError::TooSlow`] | 408 | the same shape |
+//! | [`ApiError::Unreadable`] | 400 | the same shape |
+//! | [`ApiError::NotFound`] | 404 | `{"detail": "Not Found"}` |
+//! | [`ApiError::MethodNotAllowed`] | 405 | `{"detail": "Method Not Allowed"}` |
+//! | [`ApiError::Panicked`] | 500 | `{"detail": "Internal Server Error"}`; never on `/run` |
+//!
+//! The shapes are FastAPI's and the types pydantic's, because RAGFlow's clients know them. What the
+//! caller sent is never repeated.
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+
+/// Why the service could not start or go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The listening socket failed.
+    #[error("failed to use the listening socket")]
+    Listen(#[source] std::io::Error),
+    /// The provider could not be shut down.
+    #[error("failed to shut the provider down")]
+    Shutdown(#[source] ampoule_core::Error),
+}
+
+/// A request that is not served.
+#[derive(Debug)]
+pub(crate) enum ApiError {
+    Invalid(Vec<Problem>),
+    TooLarge { limit: usize },
+    TooSlow,
+    Unreadable,
+    NotFound,
+    MethodNotAllowed,
+    Panicked,
+}
+
+/// One thing that is wrong with a request.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Problem {
+    loc: Vec<Place>,
+    msg: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+}
+
+/// A step on the way to what is wrong.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+enum Place {
+    Name(&'static str),
+    Offset(usize),
+}
+
+impl Problem {
+    /// Something about the whole body.
+    pub(crate) fn of_body(kind: &'static str, msg: impl Into<String>) -> Self {
+        Self { loc: vec![Place::Name("body")], msg: msg.into(), kind }
+    }
+
+    /// Something at a byte of the body.
+    pub(crate) fn at_offset(kind: &'static str, offset: usize, msg: impl Into<String>) -> Self {
+        Self { loc: vec![Place::Name("body"), Place::Offset(offset)], msg: msg.into(), kind }
+    }
+
+    /// Something about one field.
+    pub(crate) fn of_field(
+        field: &'static str,
+        kind: &'static str,
+        msg: impl Into<String>,
+    ) -> Self {
+        Self { loc: vec![Place::Name("body"), Place::Name(field)], msg: msg.into(), kind }
+    }
+}
+
+#[derive(Serialize)]
+struct Detail<T> {
+    detail: T,
+}
+
+impl ApiError {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::Unreadable => StatusCode::BAD_REQUEST,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        // A body that was not read to its end leaves the connection unfit for another request.
+        let closes = matches!(self, Self::TooLarge { .. } | Self::TooSlow | Self::Unreadable);
+        let of_body = |kind, msg: String| json(status, &detail([Problem::of_body(kind, msg)]));
+        let mut response = match self {
+            Self::Invalid(problems) => json(status, &detail(problems)),
+            Self::TooLarge { limit } => of_body(
+                "too_large",
+                format!(
+                    "the body is larger than the limit of {limit} bytes; hint: send less, or let the \
+                     operator raise it with `ampoule serve --max-body`"
+                ),
+            ),
+            Self::TooSlow => of_body("timeout", "the body came too slowly".to_owned()),
+            Self::Unreadable => of_body("unreadable", "the body could not be read".to_owned()),
+            Self::NotFound => json(status, &detail("Not Found")),
+            Self::MethodNotAllowed => json(status, &detail("Method Not Allowed")),
+            Self::Panicked => json(status, &detail("Internal Server Error")),
+        };
+        if closes {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+fn detail<T: Serialize>(detail: T) -> Detail<T> {
+    Detail { detail }
+}
+
+/// An answer in JSON.
+pub(crate) fn json<T: Serialize>(status: StatusCode, body: &T) -> Response {
+    match serde_json::to_vec(body) {
+        Ok(body) => {
+            let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+            (status, kind, body).into_response()
+        }
+        // Our own types always serialise; a value of the user's is JSON text already.
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}

@@ -1,0 +1,163 @@
+//! Readiness: real runs that prove that every language works.
+//!
+//! ```text
+//! pending --provider healthy--> running each language --all succeeded--> ready
+//!    ^  \-- failed: try again after a pause --/                            |
+//!    \------------------------- the provider is no longer healthy --------/
+//! ```
+//!
+//! One background task moves it; `/readyz` only looks.
+
+use std::{collections::BTreeMap, sync::Mutex, time::Duration};
+
+use ampoule_core::{
+    Arguments, CancellationToken, Code, ExecuteRequest, Language, NetworkPolicy, Result,
+};
+use ampoule_manager::{Manager, new_execution_id, summary};
+use serde::Serialize;
+use tracing::{info, warn};
+
+use crate::ServerConfig;
+
+/// How often a provider that was healthy is asked again.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(15);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const PROVIDER: &str = "provider";
+
+/// The arguments of a readiness run, which are also the value that it must give.
+const ARGUMENTS: &str = r#"{"ready":true}"#;
+
+/// Something that is not ready yet.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct NotReady {
+    name: String,
+    reason: String,
+}
+
+/// What is ready and what is not.
+#[derive(Debug)]
+pub(crate) struct Readiness {
+    missing: Mutex<BTreeMap<String, String>>,
+}
+
+impl Readiness {
+    pub(crate) fn new(config: &ServerConfig) -> Self {
+        let names = config.languages.canonical().map(Language::as_str);
+        let readiness = Self { missing: Mutex::default() };
+        for name in names.chain([PROVIDER]) {
+            readiness.set(name, Some("not tried yet"));
+        }
+        readiness
+    }
+
+    /// What is not ready, with reasons.
+    pub(crate) fn not_ready(&self) -> Vec<NotReady> {
+        self.lock()
+            .iter()
+            .map(|(name, reason)| NotReady { name: name.clone(), reason: reason.clone() })
+            .collect()
+    }
+
+    /// Says that the service is on its way out.
+    pub(crate) fn stop(&self) {
+        self.set("service", Some("shutting down"));
+    }
+
+    fn set(&self, name: &str, reason: Option<&str>) {
+        match reason {
+            Some(reason) => self.lock().insert(name.to_owned(), reason.to_owned()),
+            None => self.lock().remove(name),
+        };
+    }
+
+    fn is_ready(&self, name: &str) -> bool {
+        !self.lock().contains_key(name)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, String>> {
+        self.missing.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Keeps the readiness true for as long as it is polled.
+    pub(crate) async fn watch(&self, manager: &Manager, config: &ServerConfig) {
+        let mut pause = config.readiness_retry;
+        loop {
+            if self.look(manager, config).await {
+                pause = config.readiness_retry;
+                tokio::time::sleep(HEALTH_INTERVAL).await;
+            } else {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+
+    /// Asks the provider, and runs each language that is not ready; says whether all are.
+    async fn look(&self, manager: &Manager, config: &ServerConfig) -> bool {
+        if let Err(error) = manager.provider().health().await {
+            warn!(error = error.chain(), "the provider is not healthy");
+            self.set(PROVIDER, Some(error.message()));
+            for language in config.languages.canonical() {
+                self.set(language.as_str(), Some("the provider is not healthy"));
+            }
+            return false;
+        }
+        self.set(PROVIDER, None);
+        let mut all = true;
+        for language in config.languages.canonical() {
+            let name = language.as_str();
+            if self.is_ready(name) {
+                continue;
+            }
+            let problem = prove(manager, config, language).await.unwrap_or_else(|error| {
+                warn!(%language, error = error.chain(), "the readiness run failed");
+                Some(error.message().to_owned())
+            });
+            match &problem {
+                None => info!(%language, "the language is ready"),
+                Some(problem) => warn!(%language, problem, "the language is not ready"),
+            }
+            all &= problem.is_none();
+            self.set(name, problem.as_deref());
+        }
+        all
+    }
+}
+
+/// Runs a program that gives its arguments back; says what was wrong, if anything.
+async fn prove(
+    manager: &Manager,
+    config: &ServerConfig,
+    language: &Language,
+) -> Result<Option<String>> {
+    let code = match language.as_str() {
+        "python" => "def main(**arguments):\n    return arguments\n",
+        "javascript" => "module.exports = { main: (input) => input };\n",
+        // No program of ours is written in it: that the provider declares it has to do.
+        _ => {
+            let known = manager.provider().capabilities().languages.contains(language);
+            return Ok((!known).then(|| "the provider does not run it".to_owned()));
+        }
+    };
+    let request = ExecuteRequest {
+        id: new_execution_id(),
+        language: language.clone(),
+        code: Code::new(code).map_err(|error| invalid("code", &error))?,
+        arguments: Arguments::parse(ARGUMENTS).map_err(|error| invalid("arguments", &error))?,
+        limits: config.limits,
+        network: NetworkPolicy::None,
+    };
+    let result = manager.run(request, CancellationToken::new()).await?;
+    let finished = &result.finished;
+    if !finished.outcome.is_success() {
+        return Ok(Some(summary(&finished.outcome, &finished.evidence)));
+    }
+    let value = result.value.as_deref().map(|value| value.get().split_whitespace().collect());
+    let value: Option<String> = value;
+    Ok((value.as_deref() != Some(ARGUMENTS)).then(|| "it gave a wrong value".to_owned()))
+}
+
+fn invalid(what: &str, error: &dyn std::error::Error) -> ampoule_core::Error {
+    let message = format!("its {what} is refused: {error}");
+    ampoule_core::Error::new(ampoule_core::ErrorKind::Internal, "prove a language", message)
+}

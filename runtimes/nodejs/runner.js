@@ -1,0 +1,531 @@
+// Runs one program: reads it from descriptor 0, calls its `main`, answers on descriptor 3.
+//
+//     start -> 0x01 on 3 -> request from 0 -> the program -> one frame on 3 -> process.reallyExit
+//
+// The program is hostile. It may patch every prototype and every global, so whatever is used after
+// it has started is taken before, and used only in ways that no prototype can reach: bound calls
+// instead of methods, `+` instead of templates of objects, indices instead of iterators, no arrays.
+// The process leaves by `reallyExit`: no listener, timer or worker of the program runs after the
+// frame.
+//
+// What a program can do is choose its own value, or fail. It holds descriptor 3 itself, so that
+// much is true of any runner; whether the run succeeded is decided outside, by other evidence.
+//
+// Two deliberate differences from Python: inside a value NaN and infinite numbers become null, and
+// functions and undefined are left out, as JSON.stringify has it; as the value itself they are errors.
+'use strict';
+
+{
+  const fs = require('fs');
+  const Module = require('module');
+  const path = require('path');
+  const util = require('util');
+  const vm = require('vm');
+
+  const uncurry = Function.prototype.bind.bind(Function.prototype.call);
+  const apply = Reflect.apply;
+  const ownKeys = Reflect.ownKeys;
+  const deleteProperty = Reflect.deleteProperty;
+  const stringify = JSON.stringify;
+  const inspect = util.inspect;
+  const isNativeError = util.types.isNativeError;
+  const isFinite = Number.isFinite;
+  const toText = String;
+  const indexOf = uncurry(String.prototype.indexOf);
+  const slice = uncurry(String.prototype.slice);
+  const split = uncurry(String.prototype.split);
+  const startsWith = uncurry(String.prototype.startsWith);
+  const includes = uncurry(String.prototype.includes);
+  const trimEnd = uncurry(String.prototype.trimEnd);
+  const matches = uncurry(RegExp.prototype.exec);
+  const setBytes = uncurry(Uint8Array.prototype.set);
+  const subarray = uncurry(Uint8Array.prototype.subarray);
+  const Bytes = Uint8Array;
+  const encoder = new TextEncoder();
+  const encodeText = uncurry(TextEncoder.prototype.encode);
+  const wait = Atomics.wait;
+  const waitCell = new Int32Array(new SharedArrayBuffer(4));
+  const writeSync = fs.writeSync;
+  const readSync = fs.readSync;
+  const fstatSync = fs.fstatSync;
+  const leave = process.reallyExit.bind(process);
+  const listenerCount = process.listenerCount.bind(process);
+  const emit = process.emit.bind(process);
+
+  const FRAME_LINE = /(?:^|[ (/])main\.js:(\d+)(?::(\d+))?\)?$/;
+  const FRAME = /^\s+at .*/;
+  const FOREIGN_FRAME = /[( ](?:node:|evalmachine|<anonymous>\))/;
+  const LONE_SURROGATE = /(?:^|[^\\])(?:\\\\)*\\ud[89a-f]/;
+  const MODULE_SYNTAX =
+    /Cannot use import statement outside a module|Unexpected token 'export'|await is only valid in|import\.meta/;
+  const messageLimit = 8192;
+  const workspace = process.cwd();
+  const programFile = path.join(workspace, 'main.js');
+  const runnerFile = __filename;
+
+  // What the common prototypes hold before the program runs, to put them back at the end.
+  const clean = [
+    Object.prototype, Array.prototype, String.prototype, Number.prototype, Boolean.prototype,
+    Function.prototype, Uint8Array.prototype, Object.getPrototypeOf(Uint8Array.prototype),
+  ].map((prototype) => ({ prototype, names: new Set(ownKeys(prototype)) }));
+  const has = uncurry(Set.prototype.has);
+
+  // --- descriptors ---------------------------------------------------------------------------
+
+  // A pipe is blocking until something sets it otherwise, which the program can do.
+  const writeAll = (descriptor, bytes) => {
+    let offset = 0;
+    while (offset < bytes.length) {
+      try {
+        offset += writeSync(descriptor, bytes, offset, bytes.length - offset);
+      } catch (error) {
+        if (error.code !== 'EAGAIN') throw error;
+        wait(waitCell, 0, 0, 1);
+      }
+    }
+  };
+
+  const complain = (text) => {
+    try {
+      writeAll(2, encodeText(encoder, text));
+    } catch {
+      // Closed by the program; the verdict does not need it.
+    }
+  };
+
+  const readExactly = (count) => {
+    const bytes = new Bytes(count);
+    let offset = 0;
+    while (offset < count) {
+      const got = readSync(0, bytes, offset, count - offset, null);
+      // Nobody wants this interpreter any more.
+      if (got === 0) leave(1);
+      offset += got;
+    }
+    return bytes;
+  };
+
+  const readRequest = () => {
+    const length = new DataView(readExactly(4).buffer).getUint32(0, true);
+    return JSON.parse(new TextDecoder().decode(readExactly(length)));
+  };
+
+  // The lowest free descriptor is the one just closed.
+  const closeRequestPipe = () => {
+    fs.closeSync(0);
+    try {
+      fs.openSync('/dev/null', 'r+');
+    } catch {
+      // Without it the program's stdin is a closed descriptor: an error, not a wait.
+    }
+  };
+
+  const identity = (descriptor) => {
+    const status = fstatSync(descriptor, { bigint: true });
+    return status.dev + ':' + status.ino;
+  };
+
+  // Node writes to a pipe without waiting and forgets what did not fit when the process ends, so
+  // both streams write at once, as Node's own do when they lead to a file.
+  const makeSynchronous = (name, descriptor) => {
+    let stream;
+    const get = () => {
+      if (stream) return stream;
+      const { Writable } = require('stream');
+      stream = new Writable({
+        decodeStrings: true,
+        write(chunk, encoding, done) {
+          try {
+            writeAll(descriptor, chunk);
+          } catch (error) {
+            return done(error.code === 'EPIPE' || error.code === 'EBADF' ? null : error);
+          }
+          done();
+        },
+      });
+      stream.fd = descriptor;
+      stream._type = 'fs';
+      stream._isStdio = true;
+      stream.destroySoon = stream.destroy;
+      stream._destroy = (error, done) => done(error);
+      return stream;
+    };
+    Object.defineProperty(process, name, { configurable: true, enumerable: true, get });
+  };
+
+  // --- the value -----------------------------------------------------------------------------
+
+  const fail = (type, message) => ({ type, message, own: true });
+
+  // Takes away what the program added to the common prototypes: a `toJSON` there would replace
+  // every value, and Node's own file calls look at plain objects.
+  const scrub = () => {
+    for (let index = 0; index < clean.length; index += 1) {
+      const { prototype, names } = clean[index];
+      const now = ownKeys(prototype);
+      for (let at = 0; at < now.length; at += 1) {
+        if (!has(names, now[at])) deleteProperty(prototype, now[at]);
+      }
+    }
+  };
+
+  const depthOf = (bytes) => {
+    let depth = 0;
+    let deepest = 0;
+    let quoted = false;
+    for (let index = 0; index < bytes.length; index += 1) {
+      const byte = bytes[index];
+      if (quoted) {
+        if (byte === 0x5c) index += 1;
+        else if (byte === 0x22) quoted = false;
+      } else if (byte === 0x22) quoted = true;
+      else if (byte === 0x5b || byte === 0x7b) {
+        depth += 1;
+        if (depth > deepest) deepest = depth;
+      } else if (byte === 0x5d || byte === 0x7d) depth -= 1;
+    }
+    return deepest;
+  };
+
+  const NO_VALUE = 'main() must return a value. Use null for an empty result.';
+
+  // Gives the JSON as bytes, or throws a failure of ours, or whatever the program's own getters throw.
+  const encode = (value, mostBytes, mostDepth) => {
+    const kind = typeof value;
+    if (kind === 'undefined') throw fail('TypeError', NO_VALUE);
+    if (kind === 'function' || kind === 'symbol' || kind === 'bigint') {
+      const hint = kind === 'bigint' ? '; hint: return `String(value)` or `Number(value)`' : '';
+      throw fail('TypeError', 'main() returned a ' + kind + ', which JSON cannot hold' + hint);
+    }
+    if (kind === 'number' && !isFinite(value)) {
+      throw fail(
+        'TypeError',
+        'main() returned ' + toText(value) + ', which JSON cannot hold; hint: return null or a string instead',
+      );
+    }
+    let text;
+    try {
+      text = stringify(value);
+    } catch (error) {
+      const message = isNativeError(error) ? toText(error.message) : '';
+      if (startsWith(message, 'Converting circular structure')) {
+        throw fail('TypeError', 'main() returned a value that contains itself, which JSON cannot hold');
+      }
+      if (startsWith(message, 'Maximum call stack size')) {
+        throw fail('RangeError', 'main() returned a value that is nested too deeply');
+      }
+      if (includes(message, 'serialize a BigInt')) {
+        throw fail(
+          'TypeError',
+          'main() returned a value with a BigInt, which JSON cannot hold; hint: use `String(value)` or `Number(value)`',
+        );
+      }
+      if (startsWith(message, 'Invalid string length')) text = undefined;
+      else throw error;
+      throw fail('RangeError', 'main() returned a value that is too large');
+    }
+    if (typeof text !== 'string') throw fail('TypeError', NO_VALUE);
+    if (indexOf(text, '\\ud') >= 0 && matches(LONE_SURROGATE, text) !== null) {
+      throw fail(
+        'TypeError',
+        'main() returned text with a lone surrogate, which is no character; hint: use `text.toWellFormed()`',
+      );
+    }
+    const bytes = encodeText(encoder, text);
+    if (bytes.length > mostBytes) {
+      throw fail(
+        'RangeError',
+        'main() returned a value of more than ' + mostBytes +
+          ' bytes of JSON; hint: write large results to a file in `artifacts/`',
+      );
+    }
+    if (depthOf(bytes) > mostDepth) {
+      throw fail('RangeError', 'main() returned a value that is nested deeper than ' + mostDepth + ' levels');
+    }
+    return bytes;
+  };
+
+  // --- errors --------------------------------------------------------------------------------
+
+  const guarded = (action, otherwise) => {
+    try {
+      const value = action();
+      return typeof value === 'string' ? value : otherwise;
+    } catch {
+      return otherwise;
+    }
+  };
+
+  const isObject = (value) => (typeof value === 'object' && value !== null) || typeof value === 'function';
+
+  const typeOf = (error) => {
+    if (!isObject(error)) return error === null ? 'null' : typeof error;
+    const name = guarded(() => error.name, '');
+    if (name !== '') return name;
+    return guarded(() => error.constructor.name, '') || 'Object';
+  };
+
+  const messageOf = (error) => {
+    if (isObject(error)) {
+      const message = guarded(() => error.message, '');
+      if (message !== '' || isNativeError(error)) return message;
+      return guarded(() => inspect(error), '<an object without a text>');
+    }
+    return guarded(() => (typeof error === 'symbol' ? inspect(error) : toText(error)), '');
+  };
+
+  // Walks the lines of a text without an iterator or a method that a prototype lends.
+  const eachLine = (text, visit) => {
+    let start = 0;
+    for (;;) {
+      const end = indexOf(text, '\n', start);
+      visit(end < 0 ? slice(text, start) : slice(text, start, end));
+      if (end < 0) return;
+      start = end + 1;
+    }
+  };
+
+  // Keeps the frames of the program and its libraries: none of the runner, none of Node's insides.
+  const withoutRunner = (text) => {
+    let kept = '';
+    eachLine(text, (line) => {
+      const foreign =
+        matches(FRAME, line) !== null && (includes(line, runnerFile) || matches(FOREIGN_FRAME, line) !== null);
+      if (!foreign) kept += (kept === '' ? '' : '\n') + line;
+    });
+    return kept;
+  };
+
+  // The innermost place in the program that a stack names.
+  const placeIn = (stack) => {
+    let place;
+    eachLine(stack, (line) => {
+      if (place !== undefined) return;
+      const isFrame = matches(FRAME, line) !== null;
+      const found = isFrame || startsWith(line, 'main.js:') ? matches(FRAME_LINE, trimEnd(line)) : null;
+      if (found !== null) place = { line: +found[1], column: found[2] === undefined ? 0 : +found[2] };
+    });
+    return place;
+  };
+
+  const sourceLine = (source, number) => {
+    let at = 0;
+    let wanted = '';
+    eachLine(source, (line) => {
+      at += 1;
+      if (at === number) wanted = line;
+    });
+    return wanted;
+  };
+
+  const spaces = (count) => {
+    let text = '';
+    while (text.length < count && text.length < 200) text += ' ';
+    return text;
+  };
+
+  // What Node prints for an uncaught error: where, the line, a mark, the stack.
+  const describe = (error, source) => {
+    if (isObject(error) && error.own === true) {
+      return { type: error.type, message: error.message, line: undefined, shown: error.type + ': ' + error.message };
+    }
+    const type = typeOf(error);
+    const message = messageOf(error);
+    const stack = isObject(error) ? guarded(() => error.stack, '') : '';
+    const place = placeIn(stack);
+    let shown = isObject(error) ? guarded(() => inspect(error), '') : 'Uncaught ' + message;
+    if (shown === '') shown = type + (message === '' ? '' : ': ' + message);
+    shown = withoutRunner(shown);
+    // The stack of a syntax error begins with its place already.
+    if (place !== undefined && !startsWith(shown, 'main.js:') && place.line > 0) {
+      const line = sourceLine(source, place.line);
+      if (line !== '') {
+        const mark = place.column > 0 ? spaces(place.column - 1) + '^\n' : '';
+        shown = 'main.js:' + place.line + '\n' + slice(line, 0, 500) + '\n' + mark + '\n' + shown;
+      }
+    }
+    return { type, message, line: place === undefined ? undefined : place.line, shown };
+  };
+
+  // --- the end -------------------------------------------------------------------------------
+
+  const ownPid = process.pid;
+  let request;
+  let resultPipe;
+  let finished = false;
+
+  // Writes the one frame and leaves. `body` is what follows the nonce.
+  const send = (body, code) => {
+    if (finished) leave(1);
+    finished = true;
+    try {
+      if (identity(3) === resultPipe) {
+        const head = encodeText(encoder, '{"nonce":' + request.nonce + ',');
+        const length = head.length + body.length + 1;
+        const frame = new Bytes(4 + length);
+        frame[0] = length & 0xff;
+        frame[1] = (length >>> 8) & 0xff;
+        frame[2] = (length >>> 16) & 0xff;
+        frame[3] = (length >>> 24) & 0xff;
+        setBytes(frame, head, 4);
+        setBytes(frame, body, 4 + head.length);
+        frame[3 + length] = 0x7d;
+        writeAll(3, frame);
+        leave(code);
+      }
+    } catch {
+      // Said below.
+    }
+    complain('ampoule: the program closed the result channel\n');
+    leave(1);
+  };
+
+  const failWith = (error) => {
+    let told = { type: 'Error', message: 'the error could not be read', line: undefined, shown: '' };
+    try {
+      scrub();
+      told = describe(error, request.source);
+    } catch {
+      // An error that fights back is still an error.
+    }
+    complain((told.shown || told.type + ': ' + told.message) + '\n');
+    const message = told.message.length > messageLimit ? slice(told.message, 0, messageLimit) + '...' : told.message;
+    const line = told.line === undefined ? '' : ',"line":' + told.line;
+    const text = '"error":{"type":' + quote(told.type) + ',"message":' + quote(message) + line + '}';
+    send(encodeText(encoder, text), 1);
+  };
+
+  // A string as JSON without lone surrogates, which are no JSON to others.
+  const quote = (text) => {
+    const quoted = stringify(text);
+    return matches(LONE_SURROGATE, quoted) === null ? quoted : '"(text with lone surrogates)"';
+  };
+
+  const succeedWith = (value) => {
+    let bytes;
+    try {
+      scrub();
+      bytes = encode(value, request.mostBytes, request.mostDepth);
+    } catch (error) {
+      return failWith(error);
+    }
+    scrub();
+    const prefix = encodeText(encoder, '"value":');
+    const body = new Bytes(prefix.length + bytes.length);
+    setBytes(body, prefix, 0);
+    setBytes(body, bytes, prefix.length);
+    send(body, 0);
+  };
+
+  // --- the program ---------------------------------------------------------------------------
+
+  const makeModule = () => {
+    const module = new Module(programFile, null);
+    module.filename = programFile;
+    module.paths = Module._nodeModulePaths(workspace);
+    // Nothing leads from the program's module to this one.
+    delete Module._cache[runnerFile];
+    Module._cache[programFile] = module;
+    process.mainModule = undefined;
+    process.argv.length = 1;
+    process.argv[1] = programFile;
+    return module;
+  };
+
+  const PARAMETERS = ['exports', 'require', 'module', '__filename', '__dirname'];
+  // The functions of the source are reached by one more line, which a program that ends early or
+  // exports its `main` does not need.
+  const REACH = '\n;return typeof main === "undefined" ? undefined : main;';
+
+  const compile = (source) => {
+    const options = {
+      filename: 'main.js',
+      importModuleDynamically: vm.constants && vm.constants.USE_MAIN_CONTEXT_DEFAULT_LOADER,
+    };
+    try {
+      return vm.compileFunction(source + REACH, PARAMETERS, options);
+    } catch {
+      // Once more without our line: either it was in the way, or the error is shown as it is.
+      return vm.compileFunction(source, PARAMETERS, options);
+    }
+  };
+
+  const hintAtModules = (error) => {
+    if (isNativeError(error) && matches(MODULE_SYNTAX, error.message) !== null) {
+      error.message += '; hint: programs are CommonJS: use `require(...)`, define `function main(...)`, await inside it';
+      error.stack = error.stack.replace(/^(SyntaxError: ).*$/m, (_, name) => name + error.message);
+    }
+    return error;
+  };
+
+  const findMain = (exported, local) => {
+    if (isObject(exported) && typeof exported.main === 'function') return exported.main;
+    if (typeof exported === 'function') return exported;
+    if (local !== undefined) return local;
+    return isObject(exported) ? exported.main : undefined;
+  };
+
+  const run = async () => {
+    const module = makeModule();
+    let compiled;
+    try {
+      compiled = compile(request.source);
+    } catch (error) {
+      return failWith(hintAtModules(error));
+    }
+    const programRequire = Module.createRequire(programFile);
+    const given = request.arguments;
+    try {
+      const parameters = [module.exports, programRequire, module, programFile, workspace];
+      const local = apply(compiled, module.exports, parameters);
+      const main = findMain(module.exports, local);
+      if (main === undefined) {
+        throw fail(
+          'ReferenceError',
+          'the program defines no function `main`; hint: define `function main(args)` or set `module.exports = { main }`',
+        );
+      }
+      if (typeof main !== 'function') {
+        throw fail('TypeError', '`main` is not a function but of type ' + typeof main + '; hint: define `function main(args)`');
+      }
+      let value = main(given);
+      if (isObject(value) && typeof value.then === 'function') value = await value;
+      succeedWith(value);
+    } catch (error) {
+      failWith(error);
+    }
+  };
+
+  try {
+    resultPipe = identity(3);
+    makeSynchronous('stdout', 1);
+    makeSynchronous('stderr', 2);
+    writeAll(3, new Bytes([1]));
+    const raw = readRequest();
+    closeRequestPipe();
+    request = {
+      nonce: stringify(raw.nonce),
+      source: raw.code[0] === '\ufeff' ? raw.code.slice(1) : raw.code,
+      arguments: raw.arguments || {},
+      mostBytes: raw.max_value_bytes,
+      mostDepth: raw.max_depth,
+    };
+    try {
+      fs.writeFileSync(programFile, request.source);
+    } catch {
+      // A full or read-only workspace is no reason not to run.
+    }
+    // Before the listeners of the program, which do get what it throws outside of `main`.
+    process.setUncaughtExceptionCaptureCallback((error) => {
+      if (!finished && listenerCount('uncaughtException') > 0) emit('uncaughtException', error, 'uncaughtException');
+      else failWith(error);
+    });
+    process.on('beforeExit', () => {
+      failWith(fail('Error', 'main() never settled: nothing is left to run, and its promise is still pending'));
+    });
+    run();
+  } catch (error) {
+    complain('ampoule: the runner failed: ' + error + '\n');
+    leave(1);
+  }
+}
