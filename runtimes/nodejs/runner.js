@@ -29,11 +29,16 @@
   const stringify = JSON.stringify;
   const inspect = util.inspect;
   const isNativeError = util.types.isNativeError;
+  const isPromise = util.types.isPromise;
   const isFinite = Number.isFinite;
+  const NativeError = Error;
+  const NativePromise = Promise;
+  const PromisePrototype = Promise.prototype;
+  const prototypeOf = Reflect.getPrototypeOf;
+  const define = Reflect.defineProperty;
   const toText = String;
   const indexOf = uncurry(String.prototype.indexOf);
   const slice = uncurry(String.prototype.slice);
-  const split = uncurry(String.prototype.split);
   const startsWith = uncurry(String.prototype.startsWith);
   const includes = uncurry(String.prototype.includes);
   const trimEnd = uncurry(String.prototype.trimEnd);
@@ -52,9 +57,10 @@
   const listenerCount = process.listenerCount.bind(process);
   const emit = process.emit.bind(process);
 
-  const FRAME_LINE = /(?:^|[ (/])main\.js:(\d+)(?::(\d+))?\)?$/;
-  const FRAME = /^\s+at .*/;
-  const FOREIGN_FRAME = /[( ](?:node:|evalmachine|<anonymous>\))/;
+  const PLACE = /(?:^|[ (])main\.js:(\d+)(?::(\d+))?\)?$/;
+  const FRAME = /^\s+at /;
+  const NODE_FRAME = /^\s+at (?:.*[( ])?node:(?:internal|vm)|^\s+\.\.\. \d+ lines matching cause stack trace/;
+  const OPENING = / \{$/;
   const LONE_SURROGATE = /(?:^|[^\\])(?:\\\\)*\\ud[89a-f]/;
   const MODULE_SYNTAX =
     /Cannot use import statement outside a module|Unexpected token 'export'|await is only valid in|import\.meta/;
@@ -155,7 +161,15 @@
 
   // --- the value -----------------------------------------------------------------------------
 
-  const fail = (type, message) => ({ type, message, own: true });
+  // Errors of ours, told from the program's by being in this set.
+  const failures = new WeakSet();
+  const isFailure = uncurry(WeakSet.prototype.has);
+  const addFailure = uncurry(WeakSet.prototype.add);
+  const fail = (type, message) => {
+    const failure = { type, message };
+    addFailure(failures, failure);
+    return failure;
+  };
 
   // Takes away what the program added to the common prototypes: a `toJSON` there would replace
   // every value, and Node's own file calls look at plain objects.
@@ -164,7 +178,10 @@
       const { prototype, names } = clean[index];
       const now = ownKeys(prototype);
       for (let at = 0; at < now.length; at += 1) {
-        if (!has(names, now[at])) deleteProperty(prototype, now[at]);
+        if (has(names, now[at])) continue;
+        if (!deleteProperty(prototype, now[at]) && now[at] === 'toJSON') {
+          throw fail('TypeError', 'the program fixed a `toJSON` on a common prototype, which replaces every value');
+        }
       }
     }
   };
@@ -220,9 +237,10 @@
           'main() returned a value with a BigInt, which JSON cannot hold; hint: use `String(value)` or `Number(value)`',
         );
       }
-      if (startsWith(message, 'Invalid string length')) text = undefined;
-      else throw error;
-      throw fail('RangeError', 'main() returned a value that is too large');
+      if (startsWith(message, 'Invalid string length')) {
+        throw fail('RangeError', 'main() returned a value that is too large');
+      }
+      throw error;
     }
     if (typeof text !== 'string') throw fail('TypeError', NO_VALUE);
     if (indexOf(text, '\\ud') >= 0 && matches(LONE_SURROGATE, text) !== null) {
@@ -289,9 +307,12 @@
   const withoutRunner = (text) => {
     let kept = '';
     eachLine(text, (line) => {
-      const foreign =
-        matches(FRAME, line) !== null && (includes(line, runnerFile) || matches(FOREIGN_FRAME, line) !== null);
-      if (!foreign) kept += (kept === '' ? '' : '\n') + line;
+      if (!includes(line, runnerFile) && matches(NODE_FRAME, line) === null) {
+        kept += (kept === '' ? '' : '\n') + line;
+      } else if (matches(OPENING, line) !== null) {
+        // The properties of the error follow.
+        kept += ' {';
+      }
     });
     return kept;
   };
@@ -302,7 +323,7 @@
     eachLine(stack, (line) => {
       if (place !== undefined) return;
       const isFrame = matches(FRAME, line) !== null;
-      const found = isFrame || startsWith(line, 'main.js:') ? matches(FRAME_LINE, trimEnd(line)) : null;
+      const found = isFrame || startsWith(line, 'main.js:') ? matches(PLACE, trimEnd(line)) : null;
       if (found !== null) place = { line: +found[1], column: found[2] === undefined ? 0 : +found[2] };
     });
     return place;
@@ -326,16 +347,18 @@
 
   // What Node prints for an uncaught error: where, the line, a mark, the stack.
   const describe = (error, source) => {
-    if (isObject(error) && error.own === true) {
+    if (isObject(error) && isFailure(failures, error)) {
       return { type: error.type, message: error.message, line: undefined, shown: error.type + ': ' + error.message };
     }
     const type = typeOf(error);
     const message = messageOf(error);
+    // A stack is written when it is first read: by the interpreter, not by the program.
+    deleteProperty(NativeError, 'prepareStackTrace');
     const stack = isObject(error) ? guarded(() => error.stack, '') : '';
     const place = placeIn(stack);
-    let shown = isObject(error) ? guarded(() => inspect(error), '') : 'Uncaught ' + message;
+    let shown = isObject(error) ? withoutRunner(guarded(() => inspect(error), '')) : 'Uncaught ' + message;
+    if (shown === '' || !includes(shown, message)) shown = withoutRunner(stack);
     if (shown === '') shown = type + (message === '' ? '' : ': ' + message);
-    shown = withoutRunner(shown);
     // The stack of a syntax error begins with its place already.
     if (place !== undefined && !startsWith(shown, 'main.js:') && place.line > 0) {
       const line = sourceLine(source, place.line);
@@ -383,7 +406,6 @@
   const failWith = (error) => {
     let told = { type: 'Error', message: 'the error could not be read', line: undefined, shown: '' };
     try {
-      scrub();
       told = describe(error, request.source);
     } catch {
       // An error that fights back is still an error.
@@ -419,6 +441,14 @@
 
   // --- the program ---------------------------------------------------------------------------
 
+  // The loader below works in every version that we take; that it is called experimental is not
+  // the program's concern.
+  const emitWarning = process.emitWarning;
+  process.emitWarning = function (warning) {
+    if (typeof warning === 'string' && includes(warning, 'USE_MAIN_CONTEXT_DEFAULT_LOADER')) return undefined;
+    return apply(emitWarning, process, arguments);
+  };
+
   const makeModule = () => {
     const module = new Module(programFile, null);
     module.filename = programFile;
@@ -435,7 +465,7 @@
   const PARAMETERS = ['exports', 'require', 'module', '__filename', '__dirname'];
   // The functions of the source are reached by one more line, which a program that ends early or
   // exports its `main` does not need.
-  const REACH = '\n;return typeof main === "undefined" ? undefined : main;';
+  const REACH = '\n;return { main: typeof main === "undefined" ? undefined : main };';
 
   const compile = (source) => {
     const options = {
@@ -461,7 +491,7 @@
   const findMain = (exported, local) => {
     if (isObject(exported) && typeof exported.main === 'function') return exported.main;
     if (typeof exported === 'function') return exported;
-    if (local !== undefined) return local;
+    if (isObject(local) && local.main !== undefined) return local.main;
     return isObject(exported) ? exported.main : undefined;
   };
 
@@ -489,7 +519,13 @@
         throw fail('TypeError', '`main` is not a function but of type ' + typeof main + '; hint: define `function main(args)`');
       }
       let value = main(given);
-      if (isObject(value) && typeof value.then === 'function') value = await value;
+      if (isPromise(value) && prototypeOf(value) === PromisePrototype) {
+        // With its own constructor in place, a promise is awaited without a look at `then`.
+        define(value, 'constructor', { __proto__: null, value: NativePromise, configurable: true });
+        value = await value;
+      } else if (isObject(value) && typeof value.then === 'function') {
+        value = await value;
+      }
       succeedWith(value);
     } catch (error) {
       failWith(error);

@@ -107,6 +107,7 @@ def runner():
         "DataFrame": "return `value.to_dict('records')`",
         "Decimal": "return `str(value)` or `float(value)`",
         "Series": "return `value.tolist()`",
+        "Timestamp": "return `value.isoformat()`",
         "async_generator": "return a list of its items",
         "bytearray": "return text, as in `value.decode()`",
         "bytes": "return text, as in `value.decode()`",
@@ -206,11 +207,14 @@ def runner():
     def refuse(value):
         kind = type(value)
         name = type_name_of(kind)
+        module = type_module_of(kind)
         hint = hints.get(name)
         if hint is None:
             hint = "return text, numbers, booleans, None, lists and dictionaries of these"
-            if type_module_of(kind) == "numpy":
+            if module == "numpy":
                 hint = "return `value.item()`"
+        if type(module) is str and module != "builtins" and module != "main":
+            name = module + "." + name
         raise TypeError(
             "main() returned a value that JSON cannot hold: an object of type `"
             + name

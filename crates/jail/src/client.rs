@@ -12,6 +12,7 @@ use std::{
 };
 
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     fs::{OFlags, fcntl_getfl, fcntl_setfl},
     io::Errno,
 };
@@ -182,15 +183,19 @@ impl Listener {
         Ok(Self { descriptor })
     }
 
-    /// Refuses one denied call with EPERM and names it; `None` when none waits.
+    /// Refuses one denied call with EPERM and names it; `None` when none waits, an error when no
+    /// process is left.
     ///
     /// A denied call is recorded and refused, never looked into: its arguments may be pointers
     /// into memory that changes under our eyes.
     pub fn refuse_next(&self) -> io::Result<Option<String>> {
         use std::os::fd::AsRawFd as _;
         let fd = self.descriptor.as_raw_fd();
-        if !is_readable(&self.descriptor)? {
-            return Ok(None);
+        match readiness(&self.descriptor)? {
+            ready if ready.contains(PollFlags::IN) => {}
+            // No process is left that could be refused anything.
+            ready if ready.contains(PollFlags::HUP) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => return Ok(None),
         }
         let mut notification = Notification::default();
         // SAFETY: the kernel fills one `struct seccomp_notif` of 80 bytes, which it wants zeroed.
@@ -213,11 +218,10 @@ impl Listener {
 }
 
 /// Receiving from a listener waits even when it is non-blocking, so look first.
-fn is_readable(descriptor: &OwnedFd) -> Result<bool, Errno> {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+fn readiness(descriptor: &OwnedFd) -> Result<PollFlags, Errno> {
     let mut polled = [PollFd::new(descriptor, PollFlags::IN)];
     poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
-    Ok(polled[0].revents().contains(PollFlags::IN))
+    Ok(polled[0].revents())
 }
 
 impl AsFd for Listener {

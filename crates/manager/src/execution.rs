@@ -147,6 +147,7 @@ impl Run {
             let error = Error::new(ErrorKind::Cancelled, "start the program", message);
             return refuse(started, error);
         }
+        let id = request.id.clone();
         let executed = AssertUnwindSafe(sandbox.execute(request, cancel)).catch_unwind().await;
         let stream = match executed.unwrap_or_else(|_| Err(panicked())) {
             Ok(stream) => stream,
@@ -156,6 +157,7 @@ impl Run {
                 return end;
             }
         };
+        debug!(execution_id = %id, sandbox_id = %sandbox.id(), "execution started");
         // Nobody may be listening any more, and the run still has to be seen to its end.
         let _ = started.send(Ok(sandbox.isolation().clone()));
         let forwarded = AssertUnwindSafe(forward(stream, &events)).catch_unwind().await;

@@ -3,3 +3,5 @@
 
 pub mod gate;
 pub mod memory;
+pub mod native;
+pub mod runtimes;

@@ -8,14 +8,15 @@
 //!
 //! One background task moves it; `/readyz` only looks.
 
-use std::{collections::BTreeMap, sync::Mutex, time::Duration};
+use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Mutex, time::Duration};
 
 use ampoule_core::{
     Arguments, CancellationToken, Code, ExecuteRequest, Language, NetworkPolicy, Result,
 };
 use ampoule_manager::{Manager, new_execution_id, summary};
+use futures_util::FutureExt;
 use serde::Serialize;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::ServerConfig;
 
@@ -82,7 +83,13 @@ impl Readiness {
     pub(crate) async fn watch(&self, manager: &Manager, config: &ServerConfig) {
         let mut pause = config.readiness_retry;
         loop {
-            if self.look(manager, config).await {
+            let looked = AssertUnwindSafe(self.look(manager, config)).catch_unwind().await;
+            let is_ready = looked.unwrap_or_else(|_| {
+                error!("looking for readiness panicked");
+                self.set(PROVIDER, Some("an internal fault"));
+                false
+            });
+            if is_ready {
                 pause = config.readiness_retry;
                 tokio::time::sleep(HEALTH_INTERVAL).await;
             } else {

@@ -27,7 +27,7 @@ mod tests;
 
 pub use compile::{Instruction, MAX_INSTRUCTIONS, Program};
 pub use numbers::Arch;
-pub use policy::{Policy, PolicyError, Problem};
+pub use policy::{DEFAULT_POLICY, Policy, PolicyError, Problem};
 pub use simulate::{BadProgram, CallData, Outcome, evaluate, simulate};
 
 /// What the kernel does when a filter returns it: run the call.

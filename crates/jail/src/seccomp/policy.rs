@@ -10,7 +10,8 @@ use sha2::{Digest, Sha256};
 use super::{Arch, RET_ALLOW, RET_ERRNO, RET_USER_NOTIF};
 
 /// The policy that is built in.
-const DEFAULT: &str = include_str!("../../../../policies/seccomp.json");
+/// The text of the built-in policy.
+pub const DEFAULT_POLICY: &str = include_str!("../../../../policies/seccomp.json");
 
 /// The only layout of a policy file so far.
 const VERSION: u32 = 1;
@@ -280,7 +281,7 @@ impl Policy {
     ///
     /// Never in a released build: a test parses the same text.
     pub fn default_policy() -> Self {
-        Self::parse(DEFAULT).expect("the built-in policy is valid; a test parses it")
+        Self::parse(DEFAULT_POLICY).expect("the built-in policy is valid; a test parses it")
     }
 
     /// Parses and validates a policy. Errors name the rule.

@@ -245,6 +245,25 @@ async fn a_body_at_the_limit_is_served() {
 }
 
 #[tokio::test]
+async fn a_client_that_waits_for_consent_gets_it() {
+    let service = Service::ready(Setup::default()).await;
+    let body = br#"{"code_b64": "eA=="}"#;
+    let head = format!(
+        "POST /run HTTP/1.1\r\nhost: test\r\nconnection: close\r\nexpect: 100-continue\r\n\
+         content-length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut stream = service.connect().await;
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut consent = [0; 25];
+    stream.read_exact(&mut consent).await.unwrap();
+    assert_eq!(&consent, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(body).await.unwrap();
+    assert_eq!(Answer::read(&mut stream).await.json()["status"], "success");
+    service.end().await;
+}
+
+#[tokio::test]
 async fn slow_clients_are_sent_away() {
     let mut setup = Setup::default();
     setup.server.read_timeout = Duration::from_millis(200);

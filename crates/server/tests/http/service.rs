@@ -279,3 +279,37 @@ async fn a_client_that_does_not_read_does_not_keep_the_service_from_ending() {
     service.end().await;
     drop(stuck);
 }
+
+#[tokio::test]
+async fn a_client_that_does_not_take_its_answer_is_cut() {
+    let mut setup = Setup::default();
+    setup.server.read_timeout = Duration::from_millis(300);
+    let service = Service::ready(setup).await;
+    let script = json!([{"artifact_of_size": ["a.json", 10485760]}, {"value": 1}]);
+    let mut stuck = service.connect().await;
+    stuck.write_all(&post_request(run_body(&script).to_string().as_bytes())).await.unwrap();
+    let cut = async {
+        // Only a connection that the other side has given up answers this with an error.
+        while stuck.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(LONG, cut).await.expect("the connection is reset");
+    service.end().await;
+}
+
+#[tokio::test]
+async fn a_panic_of_the_provider_ends_neither_service_nor_readiness() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let memory = MemoryConfig {
+        on_health: Some(Arc::new(move || {
+            assert!(asked.fetch_add(1, Ordering::SeqCst) > 0, "the first question panics");
+            Ok(())
+        })),
+        ..MemoryConfig::default()
+    };
+    let mut setup = Setup { memory, ..Setup::default() };
+    setup.server.readiness_retry = Duration::from_millis(1);
+    let service = Service::ready(setup).await;
+    service.end().await;
+}

@@ -1,0 +1,6 @@
+//! The commands.
+
+pub(crate) mod doctor;
+pub(crate) mod run;
+pub(crate) mod runtimes;
+pub(crate) mod serve;

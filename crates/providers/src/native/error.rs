@@ -1,0 +1,45 @@
+//! The jail's errors as ours.
+
+use ampoule_core::{Error, ErrorKind};
+use ampoule_jail::JailError;
+
+const CREATE: &str = "create a sandbox";
+
+pub(super) fn spawn(error: JailError) -> Error {
+    Error::new(ErrorKind::Unavailable, "start the launcher", "its process could not be started")
+        .with_source(error)
+}
+
+pub(super) fn launcher_down(reason: &str) -> Error {
+    Error::new(ErrorKind::Unavailable, "reach the launcher", reason)
+}
+
+pub(super) fn launcher_lost() -> Error {
+    Error::new(ErrorKind::Unavailable, "build a sandbox", "the launcher ended; another is started")
+}
+
+pub(super) fn not_built(step: String) -> Error {
+    Error::new(ErrorKind::Internal, CREATE, step)
+}
+
+pub(super) fn no_meters() -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        "limit memory and processes",
+        "no control group hierarchy with the memory controller is writable here; hint: start as \
+         root on a machine with cgroups, or in a service with `Delegate=yes`",
+    )
+}
+
+pub(super) fn not_started(stderr: &str) -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        CREATE,
+        "the interpreter did not start; hint: `ampoule runtimes list` shows what is missing",
+    )
+    .with_source(std::io::Error::other(stderr.trim().to_owned()))
+}
+
+pub(super) fn io(operation: &'static str) -> impl FnOnce(std::io::Error) -> Error {
+    move |error| Error::new(ErrorKind::Internal, operation, "the kernel refused").with_source(error)
+}

@@ -1,0 +1,190 @@
+//! The frames between us and a runner: one request in, one result out.
+//!
+//! A frame is its length as four bytes, little-endian, then JSON. Everything that comes out is
+//! hostile: it is bounded before it is read and strict after.
+
+use ampoule_core::{
+    ExecuteRequest, FrameEvidence, MAX_JSON_DEPTH, ProgramError, RawValue, json_depth,
+};
+use serde::{Deserialize, Serialize};
+
+/// The byte with which a runner says that it waits for its request.
+pub(super) const READY: u8 = 1;
+/// The largest value, in bytes of JSON.
+const MAX_VALUE: usize = 8 << 20;
+/// The largest result frame: the value, the nonce and the keys.
+const MAX_FRAME: usize = MAX_VALUE + 1024;
+/// The longest error text that is kept.
+const MAX_ERROR_TEXT: usize = 16 << 10;
+
+#[derive(Serialize)]
+struct RequestFrame<'a> {
+    nonce: &'a str,
+    code: &'a str,
+    arguments: &'a RawValue,
+    max_value_bytes: usize,
+    max_depth: usize,
+}
+
+/// Lays out the request of one run.
+pub(super) fn request(request: &ExecuteRequest, nonce: &str) -> Result<Vec<u8>, std::io::Error> {
+    let mut bytes = vec![0; 4];
+    let frame = RequestFrame {
+        nonce,
+        code: request.code.as_str(),
+        arguments: request.arguments.as_raw(),
+        max_value_bytes: MAX_VALUE,
+        max_depth: MAX_JSON_DEPTH,
+    };
+    serde_json::to_writer(&mut bytes, &frame)?;
+    let length = u32::try_from(bytes.len() - 4).map_err(std::io::Error::other)?;
+    bytes[..4].copy_from_slice(&length.to_le_bytes());
+    Ok(bytes)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ResultFrame {
+    nonce: String,
+    // `null` is a value like any other; only a missing key is none.
+    #[serde(default, deserialize_with = "present")]
+    value: Option<Box<RawValue>>,
+    #[serde(default)]
+    error: Option<ProgramError>,
+}
+
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::<RawValue>::deserialize(deserializer).map(Some)
+}
+
+/// Takes what comes on the result channel, piece by piece.
+#[derive(Debug, Default)]
+pub(super) struct FrameReader {
+    bytes: Vec<u8>,
+    /// Bytes beyond what one frame may be.
+    overrun: bool,
+}
+
+impl FrameReader {
+    /// Takes a piece. `true` when nothing more of worth can come: the frame is complete, or it
+    /// cannot become one.
+    pub(super) fn push(&mut self, piece: &[u8]) -> bool {
+        match self.wanted() {
+            Some(wanted) if self.bytes.len() + piece.len() > wanted => self.overrun = true,
+            _ => self.bytes.extend_from_slice(piece),
+        }
+        if let Some(wanted) = self.wanted()
+            && (wanted > MAX_FRAME + 4 || self.bytes.len() > wanted)
+        {
+            self.overrun = true;
+        }
+        self.overrun || self.wanted() == Some(self.bytes.len())
+    }
+
+    /// The length of header and frame, once the header is there.
+    fn wanted(&self) -> Option<usize> {
+        let header = self.bytes.first_chunk::<4>()?;
+        usize::try_from(u32::from_le_bytes(*header)).ok()?.checked_add(4)
+    }
+
+    /// What came, after the channel is closed.
+    pub(super) fn finish(self, nonce: &str) -> (FrameEvidence, Option<Box<RawValue>>) {
+        let malformed = |what: &str| (FrameEvidence::Malformed(what.to_owned()), None);
+        if self.bytes.is_empty() && !self.overrun {
+            return (FrameEvidence::Absent, None);
+        }
+        if self.overrun {
+            return malformed("more than one frame, or one that is too long");
+        }
+        if self.wanted() != Some(self.bytes.len()) {
+            return malformed("a frame that is cut short");
+        }
+        let frame: ResultFrame = match serde_json::from_slice(&self.bytes[4..]) {
+            Ok(frame) => frame,
+            Err(_) => return malformed("a frame that is not the runner's"),
+        };
+        if frame.nonce != nonce {
+            return malformed("a frame without this run's nonce");
+        }
+        match (frame.value, frame.error) {
+            (Some(value), None) if value.get().len() > MAX_VALUE => malformed("a value that is too large"),
+            (Some(value), None) if json_depth(value.get()) > MAX_JSON_DEPTH => {
+                malformed("a value that is nested too deeply")
+            }
+            (Some(value), None) => (FrameEvidence::Value, Some(value)),
+            (None, Some(mut error)) => {
+                shorten(&mut error.kind, 256);
+                shorten(&mut error.message, MAX_ERROR_TEXT);
+                (FrameEvidence::Error(error), None)
+            }
+            _ => malformed("a frame with neither a value nor an error, or with both"),
+        }
+    }
+}
+
+fn shorten(text: &mut String, most: usize) {
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(json: &str) -> Vec<u8> {
+        let mut bytes = u32::try_from(json.len()).unwrap().to_le_bytes().to_vec();
+        bytes.extend_from_slice(json.as_bytes());
+        bytes
+    }
+
+    fn read(bytes: &[u8], piece: usize) -> FrameEvidence {
+        let mut reader = FrameReader::default();
+        for piece in bytes.chunks(piece) {
+            reader.push(piece);
+        }
+        reader.finish("n").0
+    }
+
+    #[test]
+    fn one_frame_is_read_however_it_is_cut() {
+        let bytes = frame(r#"{"nonce":"n","value":null}"#);
+        for piece in 1..bytes.len() {
+            assert_eq!(read(&bytes, piece), FrameEvidence::Value);
+        }
+    }
+
+    #[test]
+    fn anything_else_is_malformed() {
+        let good = frame(r#"{"nonce":"n","value":1}"#);
+        let twice = [good.clone(), good.clone()].concat();
+        let deep = format!(r#"{{"nonce":"n","value":{}{}}}"#, "[".repeat(101), "]".repeat(101));
+        for bytes in [
+            &good[..good.len() - 1],
+            &good[..3],
+            &twice,
+            &frame(r#"{"nonce":"x","value":1}"#),
+            &frame(r#"{"nonce":"n","value":1,"value":2}"#),
+            &frame(r#"{"nonce":"n","value":1,"extra":2}"#),
+            &frame(r#"{"nonce":"n","value":1,"error":{"type":"X"}}"#),
+            &frame(r#"{"nonce":"n"}"#),
+            &frame("[1]"),
+            &frame(&deep),
+            b"{\"ok\":1}\n",
+            &u32::MAX.to_le_bytes(),
+        ] {
+            for piece in [1, 3, bytes.len()] {
+                assert!(matches!(read(bytes, piece), FrameEvidence::Malformed(_)), "{:?}", String::from_utf8_lossy(bytes));
+            }
+        }
+        assert_eq!(read(&[], 1), FrameEvidence::Absent);
+    }
+
+    #[test]
+    fn a_frame_that_cannot_end_well_is_given_up_at_once() {
+        let mut reader = FrameReader::default();
+        assert!(reader.push(&[0xff; 8]));
+        assert!(reader.push(&[0; 1 << 20]));
+        assert!(reader.bytes.len() <= 16);
+    }
+}

@@ -1,0 +1,292 @@
+//! The connection to a launcher, shared by every sandbox: commands go out through one writer,
+//! reports come in through one reader and are handed to whom they concern.
+
+use std::{
+    collections::HashMap,
+    io,
+    os::fd::{AsRawFd, OwnedFd},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use ampoule_core::Result;
+use ampoule_jail::{CellLimits, Command, Connection, Keeper, Report};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::error;
+
+/// How long the keeper may take to clear up.
+const CLEAR_UP: Duration = Duration::from_secs(10);
+
+/// What is known of the launcher.
+#[derive(Clone, Debug)]
+pub(super) enum LinkState {
+    /// None has said that it is ready yet.
+    Starting,
+    /// This one is.
+    Up(Arc<Link>),
+    /// There will be no other.
+    Down(String),
+}
+
+/// What a prepared sandbox is made of on our side.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) slot: SlotHandle,
+    /// Request (write); stdout, stderr, result (read); notifications.
+    pub(super) descriptors: [OwnedFd; 5],
+}
+
+/// One slot of a launcher. Dropping it releases the slot.
+#[derive(Debug)]
+pub(super) struct SlotHandle {
+    link: Arc<Link>,
+    number: u32,
+    reports: mpsc::UnboundedReceiver<(Report, Vec<OwnedFd>)>,
+    released: bool,
+}
+
+impl SlotHandle {
+    /// The slot's number.
+    pub(super) fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Sends a command; that the launcher is gone is seen by [`SlotHandle::next`].
+    pub(super) fn send(&self, command: Command) {
+        self.link.send(command);
+    }
+
+    /// The next report on this slot; `None` when the launcher is gone.
+    pub(super) async fn next(&mut self) -> Option<(Report, Vec<OwnedFd>)> {
+        self.reports.recv().await
+    }
+
+    /// Releases the slot and waits until nothing of it is left. A launcher that is gone has left
+    /// nothing either.
+    pub(super) async fn release(mut self) {
+        self.released = true;
+        self.link.send(Command::Release { slot: self.number });
+        while let Some((report, _)) = self.reports.recv().await {
+            if matches!(report, Report::Released { .. }) {
+                break;
+            }
+        }
+        self.link.shared().slots.remove(&self.number);
+    }
+}
+
+impl Drop for SlotHandle {
+    fn drop(&mut self) {
+        if !self.released {
+            self.link.shared().slots.remove(&self.number);
+            self.link.send(Command::Release { slot: self.number });
+        }
+    }
+}
+
+type PrepareOutcome = std::result::Result<(u32, Vec<OwnedFd>), String>;
+
+#[derive(Debug, Default)]
+struct Shared {
+    tickets: HashMap<u32, oneshot::Sender<PrepareOutcome>>,
+    slots: HashMap<u32, mpsc::UnboundedSender<(Report, Vec<OwnedFd>)>>,
+}
+
+/// A ready launcher.
+#[derive(Debug)]
+pub(super) struct Link {
+    commands: mpsc::UnboundedSender<Command>,
+    shared: Mutex<Shared>,
+    next_ticket: AtomicU32,
+    cgroup_version: u32,
+    two_ids: bool,
+}
+
+impl Link {
+    /// The rung of meters in force.
+    pub(super) fn meters(&self) -> &'static str {
+        match self.cgroup_version {
+            1 => "cgroup_v1",
+            2 => "cgroup_v2",
+            _ => "none",
+        }
+    }
+
+    /// Whether each sandbox has host ids of its own.
+    pub(super) fn two_ids(&self) -> bool {
+        self.two_ids
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        // A poisoned table is still a table: every entry is whole between two statements.
+        self.shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn send(&self, command: Command) {
+        // The writer ends with the launcher; whoever waits for an answer learns it that way.
+        let _ = self.commands.send(command);
+    }
+
+    /// Has a sandbox built.
+    pub(super) async fn prepare(self: &Arc<Self>, template: u32, limits: CellLimits) -> Result<Prepared> {
+        let ticket = self.next_ticket.fetch_add(1, Ordering::Relaxed) & 0x7fff_ffff;
+        let (sender, receiver) = oneshot::channel();
+        self.shared().tickets.insert(ticket, sender);
+        self.send(Command::Prepare { ticket, template, limits });
+        let (number, descriptors) = receiver
+            .await
+            .map_err(|_| error::launcher_lost())?
+            .map_err(error::not_built)?;
+        let (sender, reports) = mpsc::unbounded_channel();
+        self.shared().slots.insert(number, sender);
+        let slot = SlotHandle { link: Arc::clone(self), number, reports, released: false };
+        let descriptors = descriptors
+            .try_into()
+            .map_err(|_| error::not_built("the launcher handed over too little".to_owned()))?;
+        Ok(Prepared { slot, descriptors })
+    }
+
+    /// Hands a report to whom it concerns.
+    fn dispatch(&self, report: Report, descriptors: Vec<OwnedFd>) {
+        let slot = match &report {
+            Report::Prepared { ticket, slot } => {
+                let waiting = self.shared().tickets.remove(ticket);
+                let taken = waiting.is_some_and(|sender| sender.send(Ok((*slot, descriptors))).is_ok());
+                if !taken {
+                    // Whoever asked has gone.
+                    self.send(Command::Release { slot: *slot });
+                }
+                return;
+            }
+            Report::Failed { ticket, text } => {
+                if let Some(sender) = self.shared().tickets.remove(ticket) {
+                    let _ = sender.send(Err(text.clone()));
+                }
+                return;
+            }
+            Report::Ready { .. } => return,
+            Report::Ended { slot, .. }
+            | Report::File { slot, .. }
+            | Report::Collected { slot, .. }
+            | Report::Released { slot } => *slot,
+        };
+        if let Some(sender) = self.shared().slots.get(&slot) {
+            // A receiver that is gone has let its slot go.
+            let _ = sender.send((report, descriptors));
+        }
+    }
+}
+
+/// Watches over the keeper: connects to each launcher that it starts, until told to close.
+pub(super) fn tend(
+    keeper: Keeper,
+    closing: CancellationToken,
+) -> Result<(watch::Receiver<LinkState>, JoinHandle<()>)> {
+    let (sender, receiver) = watch::channel(LinkState::Starting);
+    let control = watch_descriptor(Control(keeper), Interest::READABLE)
+        .map_err(error::io("watch the keeper"))?;
+    let task = tokio::spawn(async move {
+        let reason = tokio::select! {
+            reason = follow(&control, &sender) => reason,
+            () = closing.cancelled() => "it has been shut down".to_owned(),
+        };
+        sender.send_replace(LinkState::Down(reason));
+        let Control(keeper) = control.into_inner();
+        let cleared = tokio::task::spawn_blocking(move || keeper.shutdown(CLEAR_UP)).await;
+        if !matches!(cleared, Ok(Ok(()))) {
+            tracing::error!("the keeper did not clear up in time");
+        }
+    });
+    Ok((receiver, task))
+}
+
+/// Registers a descriptor with the runtime.
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe for types that may swap their descriptor; the jail's types \
+              own theirs until they are dropped, and unsafe code is the jail's alone"
+)]
+pub(super) fn watch_descriptor<T: AsRawFd>(owner: T, interest: Interest) -> io::Result<AsyncFd<T>> {
+    AsyncFd::with_interest(owner, interest)
+}
+
+/// The keeper with its control socket as a descriptor to wait on.
+#[derive(Debug)]
+struct Control(Keeper);
+
+impl AsRawFd for Control {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.0.control().as_raw_fd()
+    }
+}
+
+/// Serves one launcher after another; returns why there is no other.
+async fn follow(control: &AsyncFd<Control>, state: &watch::Sender<LinkState>) -> String {
+    let mut last = "the keeper ended".to_owned();
+    loop {
+        let next = control.async_io(Interest::READABLE, |control| control.0.next_launcher()).await;
+        let connection = match next {
+            Ok(Some(connection)) => connection,
+            Ok(None) => return last,
+            Err(error) => return error.to_string(),
+        };
+        match serve(connection, state).await {
+            Ok(()) => tracing::error!("the launcher ended unasked; the keeper starts another"),
+            Err(reason) => {
+                tracing::error!(reason, "the launcher could not start");
+                last = reason;
+            }
+        }
+        state.send_replace(LinkState::Starting);
+    }
+}
+
+/// Serves one launcher to its end. An error is what kept it from starting.
+async fn serve(connection: Connection, state: &watch::Sender<LinkState>) -> std::result::Result<(), String> {
+    let text = |error: io::Error| error.to_string();
+    let interest = Interest::READABLE | Interest::WRITABLE;
+    let connection = watch_descriptor(connection, interest).map_err(text)?;
+    let receive = || connection.async_io(Interest::READABLE, Connection::receive);
+    let (cgroup_version, two_ids) = match receive().await.map_err(text)? {
+        Some((Report::Ready { cgroup_version, two_ids, .. }, _)) => (cgroup_version, two_ids),
+        Some((Report::Failed { text, .. }, _)) => return Err(text),
+        _ => return Err("it ended before it was ready".to_owned()),
+    };
+    let (commands, mut queue) = mpsc::unbounded_channel();
+    let link = Arc::new(Link {
+        commands,
+        shared: Mutex::default(),
+        next_ticket: AtomicU32::new(0),
+        cgroup_version,
+        two_ids,
+    });
+    state.send_replace(LinkState::Up(Arc::clone(&link)));
+    let write = async {
+        while let Some(command) = queue.recv().await {
+            if connection.async_io(Interest::WRITABLE, |c| c.send(&command)).await.is_err() {
+                return;
+            }
+        }
+    };
+    let read = async {
+        while let Ok(Some((report, descriptors))) = receive().await {
+            link.dispatch(report, descriptors);
+        }
+    };
+    tokio::select! {
+        () = write => {}
+        () = read => {}
+    }
+    // Whoever waits learns that nothing will come.
+    *link.shared() = Shared::default();
+    Ok(())
+}

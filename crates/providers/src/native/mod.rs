@@ -1,0 +1,207 @@
+//! The native provider: fresh sandboxes built by the kernel, with nothing to install but the
+//! interpreters.
+//!
+//! ```text
+//! Native --(watch)--> Link ---> launcher        one Link per launcher; a dead one is replaced
+//!   create            |  Prepare / Prepared + descriptors, then the runner's ready byte
+//!   NativeSandbox     |  Lease, Kill, Collect, Release
+//!     execute         +- pipes and the listener go straight to the sandbox, not over the Link
+//! ```
+//!
+//! What a sandbox is and how it is built is `ampoule_jail`'s matter; here is the asynchronous side
+//! of it: descriptors become streams of events, counters become evidence.
+
+mod config;
+mod error;
+mod frame;
+mod link;
+mod output;
+mod run;
+mod sandbox;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use ampoule_core::{
+    CancelGrade, Capabilities, DestroyGrade, Error, ErrorKind, EvidenceGrade, IsolationLevel,
+    IsolationReport, Language, Provider, ProviderInfo, Result, Sandbox, SandboxSpec, ValueChannel,
+    parse_bytes,
+};
+use ampoule_jail::{CellLimits, Keeper};
+use async_trait::async_trait;
+use tokio::{sync::watch, task::JoinHandle};
+
+pub use config::{NativeConfig, NativeRuntime};
+use link::{Link, LinkState};
+use sandbox::NativeSandbox;
+
+/// How long `create` waits for a launcher that is being replaced, and for an interpreter to start.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A template's place in the launcher, and what its programs need.
+#[derive(Clone, Debug)]
+struct TemplateInfo {
+    index: u32,
+    heap_aborts: bool,
+}
+
+/// The native provider.
+#[derive(Debug)]
+pub struct Native {
+    capabilities: Capabilities,
+    templates: BTreeMap<Language, TemplateInfo>,
+    link: watch::Receiver<LinkState>,
+    tender: std::sync::Mutex<Option<JoinHandle<()>>>,
+    closing: tokio_util::sync::CancellationToken,
+}
+
+impl Native {
+    /// Starts the processes that build sandboxes. To be called before this process has threads.
+    ///
+    /// Started as root, the processes keep what they need of it; the caller may then give root up
+    /// with [`ampoule_jail::drop_to`] the id of [`NativeConfig::manager_id`].
+    pub fn spawn(config: &NativeConfig) -> Result<Keeper> {
+        Keeper::spawn(&config.launcher()).map_err(error::spawn)
+    }
+
+    /// Connects to the started processes and waits until they can build sandboxes.
+    pub async fn connect(keeper: Keeper, config: &NativeConfig) -> Result<Self> {
+        let closing = tokio_util::sync::CancellationToken::new();
+        let (link, tender) = link::tend(keeper, closing.clone())?;
+        let native = Self {
+            capabilities: capabilities(config),
+            templates: config
+                .runtimes
+                .iter()
+                .zip(0..)
+                .map(|(runtime, index)| {
+                    let info = TemplateInfo { index, heap_aborts: runtime.manifest.heap_aborts };
+                    (runtime.manifest.language.clone(), info)
+                })
+                .collect(),
+            link,
+            tender: std::sync::Mutex::new(Some(tender)),
+            closing,
+        };
+        let link = native.link().await?;
+        if link.meters() == "none" {
+            native.shutdown().await?;
+            return Err(error::no_meters());
+        }
+        Ok(native)
+    }
+
+    /// The launcher that is there now, or the next one.
+    async fn link(&self) -> Result<Arc<Link>> {
+        let mut watched = self.link.clone();
+        let found = tokio::time::timeout(
+            PATIENCE,
+            watched.wait_for(|state| !matches!(state, LinkState::Starting)),
+        )
+        .await;
+        match found {
+            Ok(Ok(state)) => match &*state {
+                LinkState::Up(link) => Ok(Arc::clone(link)),
+                LinkState::Down(reason) => Err(error::launcher_down(reason)),
+                LinkState::Starting => Err(error::launcher_down("it is still starting")),
+            },
+            Ok(Err(_)) => Err(error::launcher_down("it has been shut down")),
+            Err(_) => Err(error::launcher_down("it did not start in time")),
+        }
+    }
+}
+
+fn capabilities(config: &NativeConfig) -> Capabilities {
+    let min_memory = config
+        .runtimes
+        .iter()
+        .filter_map(|runtime| parse_bytes(&runtime.manifest.minimum_memory).ok())
+        .max()
+        .unwrap_or(0);
+    Capabilities {
+        languages: config.runtimes.iter().map(|runtime| runtime.manifest.language.clone()).collect(),
+        isolation: IsolationLevel::Process,
+        evidence: EvidenceGrade::Kernel,
+        value_channel: ValueChannel::Separate,
+        cancel: CancelGrade::Tree,
+        destroy: DestroyGrade::Confirmed,
+        output_on_failure: true,
+        stream_output: true,
+        artifacts: true,
+        max_wall: config.max_wall,
+        max_memory: config.max_memory,
+        min_memory,
+    }
+}
+
+#[async_trait]
+impl Provider for Native {
+    fn info(&self) -> ProviderInfo {
+        ProviderInfo { provider_type: "native", name: "native".to_owned() }
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities.clone()
+    }
+
+    async fn health(&self) -> Result<()> {
+        self.link().await.map(drop)
+    }
+
+    async fn create(&self, spec: SandboxSpec) -> Result<Box<dyn Sandbox>> {
+        crate::gate::check(&self.capabilities, &spec)?;
+        let template = self.templates.get(&spec.language).cloned().ok_or_else(|| {
+            Error::new(ErrorKind::Unsupported, "create a sandbox", "no such template")
+        })?;
+        let limits = CellLimits {
+            memory: spec.limits.memory,
+            disk: spec.limits.disk,
+            processes: spec.limits.processes,
+            millicpus: spec.limits.millicpus,
+        };
+        let link = self.link().await?;
+        let prepared = link.prepare(template.index, limits).await?;
+        let isolation = isolation_report(&link);
+        let sandbox = NativeSandbox::start(prepared, isolation, template.heap_aborts, PATIENCE).await?;
+        Ok(Box::new(sandbox))
+    }
+
+    async fn shutdown(&self) -> Result<()> {
+        self.closing.cancel();
+        let tender = self.tender.lock().ok().and_then(|mut tender| tender.take());
+        if let Some(tender) = tender {
+            tender.await.map_err(|error| {
+                Error::new(ErrorKind::Internal, "shut down the native provider", "its task died")
+                    .with_source(error)
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// What the jail put up and read back for every sandbox of this launcher.
+fn isolation_report(link: &Link) -> IsolationReport {
+    let mut enforced = vec![
+        "user_namespace",
+        "pid_namespace",
+        "mount_namespace",
+        "network_namespace",
+        "ipc_namespace",
+        "uts_namespace",
+        "cgroup_namespace",
+        "read_only_root",
+        "scratch_quota",
+        "kernel_quotas",
+        "no_linux_caps",
+        "no_new_privs",
+        "seccomp",
+        "landlock",
+        "rlimits",
+    ];
+    let mut missing = Vec::new();
+    if link.two_ids() {
+        enforced.push("own_id_per_sandbox");
+    } else {
+        missing.push("own_id_per_sandbox");
+    }
+    IsolationReport { level: IsolationLevel::Process, enforced, missing, meters: link.meters() }
+}

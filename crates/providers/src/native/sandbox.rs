@@ -1,0 +1,151 @@
+//! A native sandbox: one slot of the launcher with an interpreter that waits for its one request.
+
+use std::{
+    sync::Arc,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use ampoule_core::{
+    CancellationToken, Error, ErrorKind, EventStream, ExecuteRequest, IsolationReport, Result,
+    Sandbox, SandboxId,
+};
+use ampoule_jail::Listener;
+use async_trait::async_trait;
+use futures_util::stream;
+use tokio::{
+    io::AsyncReadExt as _,
+    net::unix::pipe::{Receiver, Sender},
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+
+use super::{
+    error,
+    frame::READY,
+    link::{Prepared, SlotHandle},
+    run::Run,
+};
+
+/// Events that may wait for a slow reader before the program has to.
+const EVENTS_AHEAD: usize = 64;
+
+static CREATED: AtomicU64 = AtomicU64::new(0);
+
+/// Our ends of a sandbox's channels.
+#[derive(Debug)]
+pub(super) struct Channels {
+    pub(super) request: Sender,
+    pub(super) stdout: Receiver,
+    pub(super) stderr: Receiver,
+    pub(super) result: Receiver,
+    pub(super) listener: Listener,
+}
+
+/// A native sandbox.
+#[derive(Debug)]
+pub(super) struct NativeSandbox {
+    id: SandboxId,
+    isolation: Arc<IsolationReport>,
+    heap_aborts: bool,
+    /// Taken by the one execution.
+    ready: Option<(SlotHandle, Channels)>,
+    /// Gives the slot back when the execution is over.
+    returned: Option<oneshot::Receiver<SlotHandle>>,
+    /// Ends the execution when the sandbox goes.
+    abandon: CancellationToken,
+}
+
+impl NativeSandbox {
+    /// Waits until the interpreter of a prepared slot has started.
+    pub(super) async fn start(
+        prepared: Prepared,
+        isolation: IsolationReport,
+        heap_aborts: bool,
+        patience: Duration,
+    ) -> Result<Self> {
+        let Prepared { slot, descriptors: [request, stdout, stderr, result, listener] } = prepared;
+        let operation = "open the channels of a sandbox";
+        let mut channels = Channels {
+            request: Sender::from_owned_fd(request).map_err(error::io(operation))?,
+            stdout: Receiver::from_owned_fd(stdout).map_err(error::io(operation))?,
+            stderr: Receiver::from_owned_fd(stderr).map_err(error::io(operation))?,
+            result: Receiver::from_owned_fd(result).map_err(error::io(operation))?,
+            listener: Listener::new(listener)
+                .map_err(|error| error::io(operation)(std::io::Error::other(error)))?,
+        };
+        let mut byte = [0];
+        let said = timeout(patience, channels.result.read_exact(&mut byte)).await;
+        if !matches!(said, Ok(Ok(1)) if byte[0] == READY) {
+            // No user code has run, so what the interpreter says is safe to log.
+            let mut text = vec![0; 4096];
+            let read = timeout(Duration::from_millis(200), channels.stderr.read(&mut text)).await;
+            let length = read.ok().and_then(|read| read.ok()).unwrap_or(0);
+            return Err(error::not_started(&String::from_utf8_lossy(&text[..length])));
+        }
+        let number = CREATED.fetch_add(1, Ordering::Relaxed);
+        Ok(Self {
+            id: SandboxId::new(format!("native-{number}")),
+            isolation: Arc::new(isolation),
+            heap_aborts,
+            ready: Some((slot, channels)),
+            returned: None,
+            abandon: CancellationToken::new(),
+        })
+    }
+}
+
+#[async_trait]
+impl Sandbox for NativeSandbox {
+    fn id(&self) -> &SandboxId {
+        &self.id
+    }
+
+    fn isolation(&self) -> &IsolationReport {
+        &self.isolation
+    }
+
+    async fn execute(&mut self, request: ExecuteRequest, cancel: CancellationToken) -> Result<EventStream> {
+        let (slot, channels) = self.ready.take().ok_or_else(|| {
+            Error::new(ErrorKind::Unsupported, "execute", "a sandbox runs one program and no second")
+        })?;
+        let (events, receiver) = mpsc::channel(EVENTS_AHEAD);
+        let (give_back, returned) = oneshot::channel();
+        self.returned = Some(returned);
+        let run = Run {
+            slot,
+            events,
+            limits: request.limits,
+            heap_aborts: self.heap_aborts,
+            cancel,
+            abandon: self.abandon.clone(),
+        };
+        tokio::spawn(async move {
+            let slot = run.drive(channels, &request).await;
+            // A sandbox that was dropped meanwhile takes nothing back: the slot goes by itself.
+            let _ = give_back.send(slot);
+        });
+        Ok(Box::pin(stream::unfold(receiver, |mut receiver| async {
+            receiver.recv().await.map(|event| (event, receiver))
+        })))
+    }
+
+    async fn destroy(mut self: Box<Self>) -> Result<()> {
+        self.abandon.cancel();
+        let slot = match (self.ready.take(), self.returned.take()) {
+            (Some((slot, _)), _) => Some(slot),
+            (None, Some(returned)) => returned.await.ok(),
+            (None, None) => None,
+        };
+        if let Some(slot) = slot {
+            slot.release().await;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for NativeSandbox {
+    fn drop(&mut self) {
+        self.abandon.cancel();
+    }
+}

@@ -1,0 +1,162 @@
+//! A test harness for programs whose `main` is theirs: positive controls first, skips counted and
+//! printed with their reason, and in CI none that is not listed.
+//!
+//! A sandbox that never starts passes most tests of containment. So a suite names the controls that
+//! must succeed; if one does not, nothing else is run.
+
+use std::{
+    fmt, fs,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    process::ExitCode,
+    sync::{Arc, Mutex},
+};
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+
+/// Why a test failed: anything that can be shown.
+#[derive(Debug)]
+pub struct Failure(String);
+
+impl<E: fmt::Display> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// How a test ended that did not fail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It ran.
+    Passed,
+    /// It could not run here, and why.
+    Skipped(String),
+}
+
+impl From<()> for Outcome {
+    fn from((): ()) -> Self {
+        Self::Passed
+    }
+}
+
+/// Says that a test cannot run here.
+pub fn skip(reason: impl Into<String>) -> Result<Outcome, Failure> {
+    Ok(Outcome::Skipped(reason.into()))
+}
+
+type Test = Box<dyn FnOnce() -> Result<Outcome, Failure> + Send>;
+type Skips = Arc<Mutex<Vec<(String, String)>>>;
+
+/// The tests of one program.
+#[derive(Default)]
+pub struct Suite {
+    controls: Vec<(String, Test)>,
+    trials: Vec<Trial>,
+    skips: Skips,
+}
+
+impl fmt::Debug for Suite {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Suite({} controls, {} tests)", self.controls.len(), self.trials.len())
+    }
+}
+
+impl Suite {
+    /// An empty suite.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a positive control: without it no other result means anything.
+    pub fn control<O: Into<Outcome>>(
+        &mut self,
+        name: impl Into<String>,
+        test: impl FnOnce() -> Result<O, Failure> + Send + 'static,
+    ) {
+        self.controls.push((name.into(), Box::new(|| test().map(Into::into))));
+    }
+
+    /// Adds a test.
+    pub fn test<O: Into<Outcome>>(
+        &mut self,
+        name: impl Into<String>,
+        test: impl FnOnce() -> Result<O, Failure> + Send + 'static,
+    ) {
+        let name = name.into();
+        let skips = Arc::clone(&self.skips);
+        self.trials.push(Trial::ignorable_test(name.clone(), move || {
+            match test().map(Into::into) {
+                Ok(Outcome::Passed) => Ok(Completion::Completed),
+                Ok(Outcome::Skipped(reason)) => {
+                    let shown = Completion::ignored_with(&reason);
+                    skips.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((name, reason));
+                    Ok(shown)
+                }
+                Err(Failure(text)) => Err(Failed::from(text)),
+            }
+        }));
+    }
+
+    /// Runs everything and says how it went. `finish` runs last, whatever happened.
+    pub fn run(self, finish: impl FnOnce()) -> ExitCode {
+        let arguments = Arguments::from_args();
+        let mut controlled = true;
+        if !arguments.list {
+            for (name, test) in self.controls {
+                let result = catch_unwind(AssertUnwindSafe(test));
+                let text = match result {
+                    Ok(Ok(Outcome::Passed)) => continue,
+                    Ok(Ok(Outcome::Skipped(reason))) => format!("skipped: {reason}"),
+                    Ok(Err(Failure(text))) => text,
+                    Err(_) => "panicked".to_owned(),
+                };
+                say(&format!("positive control `{name}` failed: {text}\nnothing else was run"));
+                controlled = false;
+                break;
+            }
+        }
+        let failed = !controlled || {
+            let conclusion = libtest_mimic::run(&arguments, self.trials);
+            conclusion.has_failed()
+        };
+        finish();
+        let skips = self.skips.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let unlisted = report(&skips);
+        if failed || (unlisted && std::env::var_os("CI").is_some()) {
+            return ExitCode::FAILURE;
+        }
+        ExitCode::SUCCESS
+    }
+}
+
+/// Prints the skips; whether one is not on the list.
+fn report(skips: &[(String, String)]) -> bool {
+    let listed = listed_skips();
+    let mut unlisted = false;
+    if !skips.is_empty() {
+        say(&format!("{} skipped:", skips.len()));
+    }
+    for (name, reason) in skips {
+        let known = listed.iter().any(|entry| entry == name);
+        unlisted |= !known;
+        let mark = if known { "" } else { " (not listed in tests/allowed-skips.txt)" };
+        say(&format!("  {name}: {reason}{mark}"));
+    }
+    unlisted
+}
+
+/// The names in the one file of skips that CI allows: a name a line, a reason after `#`.
+fn listed_skips() -> Vec<String> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/allowed-skips.txt");
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.lines()
+        .filter_map(|line| line.split('#').next().map(str::trim))
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+#[expect(clippy::print_stdout, reason = "a test harness speaks to who runs it")]
+fn say(text: &str) {
+    println!("{text}");
+}
