@@ -99,6 +99,7 @@ def runner():
 
     message_limit = 8192
     ordinary_recursion_limit = sys.getrecursionlimit()
+    value_letters = frozenset("abcxyz")
     no_main = (
         "the program defines no function `main`; "
         "hint: define `def main(...)` at the top level and return the result from it"
@@ -338,9 +339,10 @@ def runner():
         if takes_nothing:
             return main()
         if len(by_position) == 1 and by_position[0] not in arguments:
-            # `main(a)` with `{"b": 1}` is a mistake in a name; the interpreter says so below.
-            letters = len(by_position[0]) == 1 and [name for name in arguments if len(name) == 1]
-            if not (letters and len(arguments) == 1):
+            # `main(a)` with `{"b": 1}` is a mistake in a name, not a wish for the dictionary: both
+            # are letters that people count values with. The interpreter says so below.
+            counted = by_position[0] in value_letters and len(arguments) == 1
+            if not (counted and [name for name in arguments if name in value_letters]):
                 return main(arguments)
         return main(**arguments)
 

@@ -32,7 +32,10 @@ pub struct Template {
     pub trees: Vec<Tree>,
     /// Small files written into its root.
     pub files: Vec<SkeletonFile>,
-    /// The command line inside; `{heap_mb}` stands for three quarters of the memory limit.
+    /// Symbolic links in its root: where, and to what.
+    pub links: Vec<(String, String)>,
+    /// The command line inside; `{heap_mb}` stands for the bound of an interpreter's own heap:
+    /// three quarters of the memory limit, or all but 64 MiB of it where that is more.
     pub command: Vec<String>,
     /// The whole environment inside.
     pub environment: Vec<(String, String)>,

@@ -171,6 +171,9 @@ fn mount_template(
     for (path, target) in links {
         symlink(target, inside(path)?).step("make a system link")?;
     }
+    for (path, target) in &template.links {
+        symlink(target, inside(path)?).step_with(|| format!("make the link {path}"))?;
+    }
     let mut shown = system.to_vec();
     for (place, tree) in template.trees.iter().enumerate() {
         clone_mount(&tree.source, &home.join(place.to_string()))?;

@@ -92,7 +92,9 @@ impl Rules {
             limit(1, disk),                     // FSIZE
             limit(3, 8 << 20),                  // STACK
             limit(4, 0),                        // CORE
-            limit(6, u64::from(processes)),     // NPROC: per id and user namespace
+            // NPROC, per id and user namespace: a little above the control group's limit, which
+            // counts what it refuses.
+            limit(6, u64::from(processes) + 32),
             limit(7, 512),                      // NOFILE
             limit(8, 64 << 10),                 // MEMLOCK
             limit(10, 256),                     // LOCKS

@@ -34,7 +34,8 @@ pub(super) struct Command {
 impl Command {
     /// Fills in the heap size and lays the strings out.
     pub(super) fn new(command: &[String], environment: &[(String, String)], memory: u64) -> Jail<Self> {
-        let heap = (memory / 4 * 3 >> 20).to_string();
+        // What is left is the interpreter's own, and what the kernel sees before the heap's end.
+        let heap = ((memory / 4 * 3).max(memory.saturating_sub(64 << 20)) >> 20).to_string();
         let string = |text: String| {
             CString::new(text.replace("{heap_mb}", &heap)).map_err(io::Error::from).step("lay out the command")
         };

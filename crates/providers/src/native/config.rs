@@ -1,13 +1,19 @@
 //! What the native provider is set up with.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use ampoule_core::RuntimeManifest;
+use ampoule_core::Result;
 use ampoule_jail::{LauncherConfig, SkeletonFile, Template, Tree, seccomp::DEFAULT_POLICY};
 
-/// Where things are inside a sandbox.
+use crate::runtimes::{
+    Interpreter, PACKAGES_INSIDE, Placeholders, RuntimeFolder, packages_dir, resolve_from_environment,
+};
+
+/// Where the runner is inside a sandbox.
 const RUNNER_DIRECTORY: &str = "/opt/ampoule/runner";
-const PACKAGES_DIRECTORY: &str = "/opt/ampoule/packages";
 
 /// The native provider's configuration.
 #[derive(Clone, Debug)]
@@ -27,19 +33,21 @@ pub struct NativeConfig {
 /// A runtime with the interpreter that was found for it.
 #[derive(Clone, Debug)]
 pub struct NativeRuntime {
-    /// What the runtime folder says of itself.
-    pub manifest: RuntimeManifest,
-    /// The runner's source.
-    pub runner: String,
-    /// The interpreter's path inside.
-    pub interpreter: String,
-    /// A host directory to show beside the system's, and where, if the interpreter is not the
-    /// system's.
-    pub prefix: Option<(PathBuf, String)>,
-    /// Where the interpreter's own shared library is, if it needs telling.
-    pub library_path: Option<String>,
+    /// The runtime folder.
+    pub folder: RuntimeFolder,
+    /// The interpreter, and what the sandbox must show of it.
+    pub interpreter: Interpreter,
     /// The installed packages, if they are installed.
     pub packages: Option<PathBuf>,
+}
+
+impl NativeRuntime {
+    /// Finds the interpreter of a runtime folder, and its packages in the data directory.
+    pub fn find(folder: &RuntimeFolder, data_dir: &Path) -> Result<Self> {
+        let interpreter = resolve_from_environment(&folder.manifest)?;
+        let packages = packages_dir(folder, &interpreter, data_dir);
+        Ok(Self { folder: folder.clone(), interpreter, packages })
+    }
 }
 
 impl NativeConfig {
@@ -63,38 +71,34 @@ impl NativeConfig {
 }
 
 fn template(runtime: &NativeRuntime) -> Template {
-    let manifest = &runtime.manifest;
-    let runner = format!("{RUNNER_DIRECTORY}/{}", manifest.runner);
-    let fill = |text: &String| {
-        text.replace("{interpreter}", &runtime.interpreter)
-            .replace("{runner}", &runner)
-            .replace("{packages}", PACKAGES_DIRECTORY)
+    let NativeRuntime { folder, interpreter, packages } = runtime;
+    let runner = format!("{RUNNER_DIRECTORY}/{}", folder.manifest.runner);
+    let placeholders = Placeholders {
+        interpreter: &interpreter.inside_path,
+        runner: &runner,
+        packages: PACKAGES_INSIDE,
+        heap_mb: None,
     };
-    let mut environment: Vec<(String, String)> =
-        manifest.environment.iter().map(|(name, value)| (name.clone(), fill(value))).collect();
-    if let Some(path) = &runtime.library_path {
+    let mut environment: Vec<(String, String)> = folder.environment(&placeholders).into_iter().collect();
+    if let Some(path) = &interpreter.library_path {
         environment.push(("LD_LIBRARY_PATH".to_owned(), path.clone()));
     }
-    let packages = runtime.packages.iter().map(|source| (source.clone(), PACKAGES_DIRECTORY.to_owned()));
-    let trees = runtime
-        .prefix
-        .clone()
-        .into_iter()
-        .chain(packages)
-        .map(|(source, target)| Tree { source, target })
-        .collect();
+    let prefix = interpreter.prefix_tree.iter().map(|tree| (tree.host.clone(), tree.inside.clone()));
+    let packages = packages.iter().map(|source| (source.clone(), PACKAGES_INSIDE.to_owned()));
     let file = |path: &str, content: &str| SkeletonFile { path: path.to_owned(), content: content.to_owned() };
     Template {
-        name: manifest.language.to_string(),
-        trees,
+        name: folder.language().to_string(),
+        trees: prefix.chain(packages).map(|(source, target)| Tree { source, target }).collect(),
         files: vec![
             file("/etc/passwd", "nobody:x:65534:65534:nobody:/workspace:/bin/sh\n"),
             file("/etc/group", "nogroup:x:65534:\n"),
             file("/etc/hosts", "127.0.0.1 localhost sandbox\n::1 localhost\n"),
             file("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"),
-            SkeletonFile { path: runner.clone(), content: runtime.runner.clone() },
+            file(&runner, &folder.runner),
         ],
-        command: manifest.command.iter().map(fill).collect(),
+        // Node's loader of ES modules looks upwards from the program and nowhere else.
+        links: vec![("/node_modules".to_owned(), format!("{PACKAGES_INSIDE}/node_modules"))],
+        command: folder.command(&placeholders),
         environment,
     }
 }

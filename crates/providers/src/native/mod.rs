@@ -74,8 +74,8 @@ impl Native {
                 .iter()
                 .zip(0..)
                 .map(|(runtime, index)| {
-                    let info = TemplateInfo { index, heap_aborts: runtime.manifest.heap_aborts };
-                    (runtime.manifest.language.clone(), info)
+                    let info = TemplateInfo { index, heap_aborts: runtime.folder.manifest.heap_aborts };
+                    (runtime.folder.language().clone(), info)
                 })
                 .collect(),
             link,
@@ -114,11 +114,11 @@ fn capabilities(config: &NativeConfig) -> Capabilities {
     let min_memory = config
         .runtimes
         .iter()
-        .filter_map(|runtime| parse_bytes(&runtime.manifest.minimum_memory).ok())
+        .filter_map(|runtime| parse_bytes(&runtime.folder.manifest.minimum_memory).ok())
         .max()
         .unwrap_or(0);
     Capabilities {
-        languages: config.runtimes.iter().map(|runtime| runtime.manifest.language.clone()).collect(),
+        languages: config.runtimes.iter().map(|runtime| runtime.folder.language().clone()).collect(),
         isolation: IsolationLevel::Process,
         evidence: EvidenceGrade::Kernel,
         value_channel: ValueChannel::Separate,

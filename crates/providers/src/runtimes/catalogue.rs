@@ -35,17 +35,22 @@ pub struct Placeholders<'a> {
     pub runner: &'a str,
     /// `{packages}`: the directory of the packages inside the sandbox, installed or not.
     pub packages: &'a str,
-    /// `{heap_mb}`: the bound for an interpreter's own heap, in MiB.
-    pub heap_mb: u64,
+    /// `{heap_mb}`: the bound for an interpreter's own heap, in MiB. `None` leaves the word for
+    /// whoever knows the limit of the run.
+    pub heap_mb: Option<u64>,
 }
 
 impl Placeholders<'_> {
     /// Puts the values into one text.
     pub fn fill(&self, text: &str) -> String {
-        text.replace("{interpreter}", self.interpreter)
+        let text = text
+            .replace("{interpreter}", self.interpreter)
             .replace("{runner}", self.runner)
-            .replace("{packages}", self.packages)
-            .replace("{heap_mb}", &self.heap_mb.to_string())
+            .replace("{packages}", self.packages);
+        match self.heap_mb {
+            Some(heap_mb) => text.replace("{heap_mb}", &heap_mb.to_string()),
+            None => text,
+        }
     }
 }
 
@@ -277,7 +282,7 @@ mod tests {
         interpreter: "/usr/bin/node",
         runner: "/opt/ampoule/runner.js",
         packages: super::super::PACKAGES_INSIDE,
-        heap_mb: 192,
+        heap_mb: Some(192),
     };
 
     #[test]

@@ -1,0 +1,129 @@
+//! Fences, by trying to cross them, with the host as the oracle.
+
+use std::{sync::Arc, time::Duration};
+
+use ampoule_core::{Limits, Outcome};
+use ampoule_testkit::{Failure, Suite};
+
+use crate::rig::{Rig, limits, processes_with, unique_word};
+
+/// Runs Python that returns a JSON value and gives that value as text.
+fn value(rig: &Rig, code: &str) -> Result<String, Failure> {
+    let result = rig.run("python", code)?;
+    assert_eq!(result.finished.outcome, Outcome::Succeeded, "{result:?}");
+    Ok(result.value.ok_or("no value")?.get().replace(' ', ""))
+}
+
+pub(crate) fn add(suite: &mut Suite, rig: &Arc<Rig>) {
+    let mut with_rig = |name: &str, test: fn(&Rig) -> Result<(), Failure>| {
+        let rig = Arc::clone(rig);
+        suite.test(format!("containment::{name}"), move || test(&rig));
+    };
+    with_rig("no_identity_and_no_capability", |rig| {
+        let code = "import os\ndef main():\n  s = dict(l.split(':', 1) for l in open('/proc/self/status'))\n  caps = [int(s[k], 16) for k in ('CapInh', 'CapPrm', 'CapEff', 'CapBnd', 'CapAmb')]\n  return [os.getresuid(), os.getresgid(), os.getgroups(), caps, s['NoNewPrivs'].strip(), s['Seccomp'].strip()]";
+        let got = value(rig, code)?;
+        assert_eq!(got, r#"[[65534,65534,65534],[65534,65534,65534],[],[0,0,0,0,0],"1","2"]"#);
+        Ok(())
+    });
+    with_rig("four_descriptors_and_no_more", |rig| {
+        let code = "import os, stat\ndef main():\n  out = {}\n  for fd in range(1024):\n    try: out[fd] = stat.S_IFMT(os.fstat(fd).st_mode) in (stat.S_IFIFO, stat.S_IFCHR)\n    except OSError: pass\n  return out";
+        assert_eq!(value(rig, code)?, r#"{"0":true,"1":true,"2":true,"3":true}"#);
+        Ok(())
+    });
+    with_rig("the_root_shows_nothing_of_the_host", |rig| {
+        std::fs::write("/tmp/ampoule-canary", "canary").unwrap();
+        let code = "import os\ndef main():\n  seen = []\n  for p in ('/root', '/home', '/var', '/sys', '/etc/shadow', '/etc/hostname', '/proc/sys', '/proc/meminfo', '/run', '/tmp/ampoule-canary', '/usr/local', '/boot', '/mnt'):\n    if os.path.lexists(p): seen.append(p)\n  return [seen, sorted(os.listdir('/')), open('/etc/passwd').read().count('\\n')]";
+        let got = value(rig, code)?;
+        std::fs::remove_file("/tmp/ampoule-canary").unwrap();
+        assert!(got.starts_with("[[],"), "{got}");
+        assert!(got.ends_with(",1]"), "{got}");
+        Ok(())
+    });
+    with_rig("only_scratch_space_is_writable", |rig| {
+        let code = "import os\ndef main():\n  out = []\n  for d in ('/', '/usr/bin', '/usr/lib', '/etc', '/dev', '/proc', '/opt/ampoule', '/workspace', '/tmp', '/dev/shm'):\n    try:\n      open(d + '/probe', 'w').close(); out.append(d)\n    except OSError: pass\n  return out";
+        assert_eq!(value(rig, code)?, r#"["/workspace","/tmp","/dev/shm"]"#);
+        Ok(())
+    });
+    with_rig("every_mount_is_nosuid_and_names_no_host_path", |rig| {
+        let code = "def main():\n  bad = []\n  for line in open('/proc/self/mountinfo'):\n    f = line.split()\n    o = f[5].split(',')\n    if 'nosuid' not in o or ('rw' in o and f[4] not in ('/tmp', '/workspace', '/dev/shm', '/proc')): bad.append(line)\n    if '/root' in line.replace('/t/0/root', '').replace('/t/1/root', '') or '/home' in line: bad.append(line)\n  return bad + [l for l in open('/proc/self/cgroup') if not l.strip().endswith(':/')]";
+        assert_eq!(value(rig, code)?, "[]");
+        Ok(())
+    });
+    with_rig("no_other_process_is_seen", |rig| {
+        let code = "import os\ndef main():\n  seen = [p for p in os.listdir('/proc') if p.isdigit()]\n  return [seen, os.getpid()]";
+        assert_eq!(value(rig, code)?, r#"[["2"],2]"#);
+        Ok(())
+    });
+    with_rig("the_network_is_loopback_only", |rig| {
+        let code = "import socket\ndef main():\n  s = socket.create_server(('127.0.0.1', 0))\n  c = socket.create_connection(s.getsockname())\n  c.close()\n  return [n for _, n in socket.if_nameindex()]";
+        assert_eq!(value(rig, code)?, r#"["lo"]"#);
+        Ok(())
+    });
+    with_rig("namespaces_cannot_be_made_or_joined", |rig| {
+        let code = "import ctypes, os\ndef main():\n  l = ctypes.CDLL(None, use_errno=True)\n  made = [f for f in (0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000) if l.unshare(f) == 0]\n  for n in os.listdir('/proc/self/ns'):\n    try: fd = os.open('/proc/self/ns/' + n, os.O_RDONLY)\n    except OSError: continue\n    if l.setns(fd, 0) == 0: made.append(n)\n  return made";
+        assert_eq!(value(rig, code)?, "[]");
+        Ok(())
+    });
+    with_rig("daemons_die_before_the_answer", |rig| {
+        let word = unique_word();
+        let code = format!(
+            "import os, subprocess, sys, time\ndef main():\n  subprocess.Popen([sys.executable, '-c', 'import os, time, signal\\nsignal.signal(15, signal.SIG_IGN)\\nif os.fork() == 0:\\n  os.setsid()\\n  if os.fork() == 0: time.sleep(60)\\nelse: time.sleep(60)', '{word}'], start_new_session=True)\n  time.sleep(0.3)\n  n = 0\n  for p in os.listdir('/proc'):\n    if p.isdigit() and '{word}' in open(f'/proc/{{p}}/cmdline').read(): n += 1\n  return n"
+        );
+        let got = value(rig, &code)?;
+        assert_ne!(got, "0", "the control: the daemons did run");
+        assert_eq!(processes_with(&word), Vec::<String>::new());
+        Ok(())
+    });
+    with_rig("a_fork_bomb_leaves_nothing", |rig| {
+        let word = unique_word();
+        let code = format!("import os, sys\ndef main():\n  while True:\n    try:\n      if os.fork() == 0:\n        os.setsid()\n        os.execv(sys.executable, [sys.executable, '-c', 'import time; time.sleep(60)', '{word}'])\n    except OSError: pass");
+        rig.run_within("python", &code, Limits { wall: Duration::from_secs(2), ..limits() })?;
+        assert_eq!(processes_with(&word), Vec::<String>::new());
+        Ok(())
+    });
+    with_rig("locks_and_watches_do_not_cross_runs", |rig| {
+        // Two at once: each takes a lock on everything that it can open, and none sees the other's.
+        let code = "import fcntl, os, time\ndef main():\n  refused, held = [], []\n  for p in ('/', '/usr/bin/env', '/usr/lib', '/etc/passwd', '/dev', '/dev/null', '/dev/zero', '/dev/urandom', '/proc/self/exe', '/workspace', '/tmp', '/dev/shm', '/opt/ampoule/runner/runner.py'):\n    fd = os.open(p, os.O_RDONLY)\n    try: fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB); held.append(fd)\n    except BlockingIOError: refused.append(p)\n  time.sleep(1)\n  return [refused, len(held)]";
+        std::thread::scope(|scope| -> Result<(), Failure> {
+            let others: Vec<_> = (0..2).map(|_| scope.spawn(|| value(rig, code))).collect();
+            for other in others {
+                let got = other.join().map_err(|_| "panicked")??;
+                assert_eq!(got, "[[],13]");
+            }
+            Ok(())
+        })
+    });
+    with_rig("one_run_cannot_use_up_anothers_quotas", |rig| {
+        let hold = "import ctypes, time\ndef main():\n  l = ctypes.CDLL(None)\n  n = 0\n  while l.inotify_init1(0) >= 0: n += 1\n  time.sleep(1)\n  return n";
+        std::thread::scope(|scope| -> Result<(), Failure> {
+            let others: Vec<_> = (0..4).map(|_| scope.spawn(|| value(rig, hold))).collect();
+            for other in others {
+                let got: u32 = other.join().map_err(|_| "panicked")??.parse()?;
+                assert_eq!(got, 16);
+            }
+            Ok(())
+        })
+    });
+    with_rig("foreign_architectures_are_refused", |rig| {
+        let code = "import ctypes, mmap\ndef main():\n  m = mmap.mmap(-1, 4096, prot=7)\n  m.write(bytes.fromhex('b814000000cd80c3'))\n  return ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(m)))()";
+        let result = rig.run("python", code)?;
+        assert!(matches!(result.finished.outcome, Outcome::Failed { signal: Some(31), .. }), "{:?}", result.finished);
+        Ok(())
+    });
+    with_rig("artifacts_are_regular_files_only", |rig| {
+        let code = "import os\ndef main():\n  os.symlink('/etc/passwd', 'artifacts/link.csv')\n  os.mkfifo('artifacts/pipe.csv')\n  os.mkdir('artifacts/dir')\n  open('artifacts/.hidden', 'w').write('x')\n  open('artifacts/shut.csv', 'w').write('x')\n  os.chmod('artifacts/shut.csv', 0)\n  open('artifacts/sparse.csv', 'w').truncate(90 << 20)\n  open('artifacts/ok.csv', 'w').write('a,b')\n  return 1";
+        let result = rig.run("python", code)?;
+        let names: Vec<_> = result.artifacts.iter().map(|artifact| artifact.name.as_str()).collect();
+        assert_eq!(names, ["ok.csv", "shut.csv"], "{:?}", result.finished.skipped_artifacts);
+        assert_eq!(result.artifacts[0].content, b"a,b");
+        assert_eq!(result.finished.skipped_artifacts.len(), 5);
+        Ok(())
+    });
+    with_rig("artifacts_may_be_made_anew_but_not_led_astray", |rig| {
+        let again = "import os, shutil\ndef main():\n  shutil.rmtree('artifacts')\n  os.mkdir('artifacts')\n  open('artifacts/a.txt', 'w').write('x')\n  return 1";
+        assert_eq!(rig.run("python", again)?.artifacts.len(), 1);
+        let astray = "import os, shutil\ndef main():\n  shutil.rmtree('artifacts')\n  os.symlink('/etc', 'artifacts')\n  return 1";
+        assert_eq!(rig.run("python", astray)?.artifacts.len(), 0);
+        Ok(())
+    });
+}

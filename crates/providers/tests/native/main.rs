@@ -1,0 +1,38 @@
+//! The native provider against the real kernel: what programs do, and what is said of it.
+
+mod containment;
+mod lifecycle;
+mod rig;
+mod verdicts;
+
+use std::{process::ExitCode, sync::Arc};
+
+use ampoule_core::Outcome;
+use ampoule_testkit::Suite;
+use rig::Rig;
+
+fn main() -> ExitCode {
+    // Launcher processes are this very program, started again.
+    ampoule_jail::entry();
+    let rig = Arc::new(Rig::start());
+    let mut suite = Suite::new();
+    for (language, code) in [
+        ("python", "def main():\n  print('hi')\n  return {'a': [1, None]}"),
+        ("javascript", "function main() { console.log('hi'); return {a: [1, null]} }"),
+    ] {
+        let rig = Arc::clone(&rig);
+        suite.control(format!("{language}_says_hello"), move || {
+            let result = rig.run(language, code)?;
+            assert_eq!(result.finished.outcome, Outcome::Succeeded, "{result:?}");
+            let value = result.value.ok_or("no value")?;
+            assert_eq!(value.get().replace(' ', ""), r#"{"a":[1,null]}"#);
+            assert_eq!(result.stdout, "hi\n");
+            Ok(())
+        });
+    }
+    verdicts::add(&mut suite, &rig);
+    containment::add(&mut suite, &rig);
+    lifecycle::add(&mut suite, &rig);
+    let last = Arc::clone(&rig);
+    suite.run(move || last.stop())
+}

@@ -1,0 +1,94 @@
+//! One native provider for all tests of this program, and short words for running things on it.
+
+use std::{
+    fs,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use ampoule_core::{
+    Arguments, CancellationToken, Code, ExecuteRequest, ExecutionId, ExecutionResult, Language,
+    Limits, NetworkPolicy, Provider as _, ProviderExt as _,
+};
+use ampoule_providers::{
+    native::{Native, NativeConfig, NativeRuntime},
+    runtimes::{Catalogue, default_data_dir},
+};
+use ampoule_testkit::Failure;
+use tokio::runtime::Runtime;
+
+pub(crate) struct Rig {
+    pub(crate) runtime: Runtime,
+    pub(crate) native: Native,
+}
+
+/// Limits that make a misbehaving program end soon.
+pub(crate) fn limits() -> Limits {
+    Limits { wall: Duration::from_secs(20), ..Limits::default() }
+}
+
+pub(crate) fn request(language: &str, code: &str, limits: Limits) -> ExecuteRequest {
+    ExecuteRequest {
+        id: ExecutionId::new("test"),
+        language: Language::new(language),
+        code: Code::new(code).unwrap(),
+        arguments: Arguments::none(),
+        limits,
+        network: NetworkPolicy::None,
+    }
+}
+
+/// A word that no other process on this machine has in its arguments.
+pub(crate) fn unique_word() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    format!("survivor-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Processes on the host with `word` in their arguments: an oracle that asks nobody of ours.
+pub(crate) fn processes_with(word: &str) -> Vec<String> {
+    fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| fs::read(entry.path().join("cmdline")).ok())
+        .map(|arguments| String::from_utf8_lossy(&arguments).replace('\0', " "))
+        .filter(|arguments| arguments.contains(word))
+        .collect()
+}
+
+impl Rig {
+    pub(crate) fn start() -> Self {
+        let config = NativeConfig {
+            runtimes: Catalogue::builtin()
+                .iter()
+                .map(|folder| NativeRuntime::find(folder, &default_data_dir()).unwrap())
+                .collect(),
+            slots: 24,
+            max_wall: Duration::from_secs(60),
+            max_memory: 1 << 30,
+            id_base: NativeConfig::DEFAULT_ID_BASE,
+        };
+        let keeper = Native::spawn(&config).unwrap();
+        let runtime = Runtime::new().unwrap();
+        let native = runtime.block_on(Native::connect(keeper, &config)).unwrap();
+        Self { runtime, native }
+    }
+
+    pub(crate) fn run(&self, language: &str, code: &str) -> Result<ExecutionResult, Failure> {
+        self.run_within(language, code, limits())
+    }
+
+    pub(crate) fn run_within(
+        &self,
+        language: &str,
+        code: &str,
+        limits: Limits,
+    ) -> Result<ExecutionResult, Failure> {
+        let run = self.native.run(request(language, code, limits), CancellationToken::new());
+        self.runtime.block_on(run).map_err(|error| Failure::from(error.chain()))
+    }
+
+    pub(crate) fn stop(&self) {
+        self.runtime.block_on(self.native.shutdown()).unwrap();
+        assert_eq!(ampoule_jail::leaks().unwrap(), []);
+    }
+}

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Checks the shell scripts.
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+if ! command -v shellcheck >/dev/null 2>&1; then
+    say 'shellcheck is not installed: the shell scripts were not checked'
+    exit 0
+fi
+shellcheck --external-sources --source-path=SCRIPTDIR scripts/*.sh .ci/run
+say 'the shell scripts are clean'
