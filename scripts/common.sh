@@ -2,7 +2,7 @@
 # What the scripts share. Sourced, never run.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-cd "$ROOT"
+cd "$ROOT" || exit
 
 # The state of the service started here: always inside the checkout.
 STATE=$ROOT/.data

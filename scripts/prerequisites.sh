@@ -46,7 +46,7 @@ look_for_rust() {
 }
 
 look_for_linker() {
-    first "${CC:-}" cc gcc clang >/dev/null || lack 'a C linker (`cc`)' gcc libc6-dev
+    first "${CC:-}" cc gcc clang >/dev/null || lack 'a C linker' gcc libc6-dev
 }
 
 look_for_python() {

@@ -504,6 +504,8 @@ impl Launcher {
 
     /// Reaps what has ended of a slot.
     fn hear_end(&mut self, index: usize) {
+        // What it said before it ended tells more than that it ended.
+        self.hear_setup(index);
         let Some(slot) = self.slots.get_mut(index).and_then(Option::as_mut) else { return };
         if let Some(status) = slot.worker.as_ref().and_then(Process::reap) {
             slot.status = status;

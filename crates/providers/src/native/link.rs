@@ -50,7 +50,7 @@ pub(super) struct Prepared {
 pub(super) struct SlotHandle {
     link: Arc<Link>,
     number: u32,
-    reports: mpsc::UnboundedReceiver<(Report, Vec<OwnedFd>)>,
+    reports: mpsc::UnboundedReceiver<Delivery>,
     released: bool,
 }
 
@@ -66,7 +66,7 @@ impl SlotHandle {
     }
 
     /// The next report on this slot; `None` when the launcher is gone.
-    pub(super) async fn next(&mut self) -> Option<(Report, Vec<OwnedFd>)> {
+    pub(super) async fn next(&mut self) -> Option<Delivery> {
         self.reports.recv().await
     }
 
@@ -80,25 +80,27 @@ impl SlotHandle {
                 break;
             }
         }
-        self.link.shared().slots.remove(&self.number);
     }
 }
 
 impl Drop for SlotHandle {
     fn drop(&mut self) {
         if !self.released {
-            self.link.shared().slots.remove(&self.number);
             self.link.send(Command::Release { slot: self.number });
         }
     }
 }
 
-type PrepareOutcome = std::result::Result<(u32, Vec<OwnedFd>), String>;
+/// A report with its descriptors.
+type Delivery = (Report, Vec<OwnedFd>);
+/// A built slot, its reports to come and its descriptors; or the step that failed.
+type PrepareOutcome =
+    std::result::Result<(u32, mpsc::UnboundedReceiver<Delivery>, Vec<OwnedFd>), String>;
 
 #[derive(Debug, Default)]
 struct Shared {
     tickets: HashMap<u32, oneshot::Sender<PrepareOutcome>>,
-    slots: HashMap<u32, mpsc::UnboundedSender<(Report, Vec<OwnedFd>)>>,
+    slots: HashMap<u32, mpsc::UnboundedSender<Delivery>>,
 }
 
 /// A ready launcher.
@@ -142,12 +144,10 @@ impl Link {
         let (sender, receiver) = oneshot::channel();
         self.shared().tickets.insert(ticket, sender);
         self.send(Command::Prepare { ticket, template, limits });
-        let (number, descriptors) = receiver
+        let (number, reports, descriptors) = receiver
             .await
             .map_err(|_| error::launcher_lost())?
             .map_err(error::not_built)?;
-        let (sender, reports) = mpsc::unbounded_channel();
-        self.shared().slots.insert(number, sender);
         let slot = SlotHandle { link: Arc::clone(self), number, reports, released: false };
         let descriptors = descriptors
             .try_into()
@@ -156,32 +156,38 @@ impl Link {
     }
 
     /// Hands a report to whom it concerns.
+    ///
+    /// The table of slots is changed here only, in the order in which the launcher speaks: a slot
+    /// that is released may be another's with the very next report.
     fn dispatch(&self, report: Report, descriptors: Vec<OwnedFd>) {
-        let slot = match &report {
+        let mut shared = self.shared();
+        match report {
+            Report::Ready { .. } => {}
             Report::Prepared { ticket, slot } => {
-                let waiting = self.shared().tickets.remove(ticket);
-                let taken = waiting.is_some_and(|sender| sender.send(Ok((*slot, descriptors))).is_ok());
-                if !taken {
+                let (sender, reports) = mpsc::unbounded_channel();
+                shared.slots.insert(slot, sender);
+                let waiting = shared.tickets.remove(&ticket);
+                if !waiting.is_some_and(|asker| asker.send(Ok((slot, reports, descriptors))).is_ok()) {
                     // Whoever asked has gone.
-                    self.send(Command::Release { slot: *slot });
+                    self.send(Command::Release { slot });
                 }
-                return;
             }
             Report::Failed { ticket, text } => {
-                if let Some(sender) = self.shared().tickets.remove(ticket) {
-                    let _ = sender.send(Err(text.clone()));
+                if let Some(asker) = shared.tickets.remove(&ticket) {
+                    let _ = asker.send(Err(text));
                 }
-                return;
             }
-            Report::Ready { .. } => return,
-            Report::Ended { slot, .. }
-            | Report::File { slot, .. }
-            | Report::Collected { slot, .. }
-            | Report::Released { slot } => *slot,
-        };
-        if let Some(sender) = self.shared().slots.get(&slot) {
-            // A receiver that is gone has let its slot go.
-            let _ = sender.send((report, descriptors));
+            Report::Released { slot } => {
+                if let Some(sender) = shared.slots.remove(&slot) {
+                    let _ = sender.send((report, descriptors));
+                }
+            }
+            Report::Ended { slot, .. } | Report::File { slot, .. } | Report::Collected { slot, .. } => {
+                if let Some(sender) = shared.slots.get(&slot) {
+                    // A receiver that is gone has let its slot go.
+                    let _ = sender.send((report, descriptors));
+                }
+            }
         }
     }
 }

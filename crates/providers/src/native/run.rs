@@ -8,7 +8,7 @@
 //! The end is the launcher's word that no process is left; only then do the channels close for
 //! good, and only then is anything concluded.
 
-use std::{fs::File, io::Read as _, os::fd::OwnedFd, sync::Mutex};
+use std::{fs::File, io::Read as _, os::fd::OwnedFd, sync::Mutex, time::Duration};
 
 use ampoule_core::{
     Artifact, CancellationToken, CpuEvidence, DeniedCall, DiskEvidence, Error, ErrorKind, Event,
@@ -37,6 +37,11 @@ const MOST_DENIED: u32 = 64;
 const MAX_ARTIFACT: u64 = 10 << 20;
 const MAX_ARTIFACTS_TOTAL: u64 = 64 << 20;
 const PIPE_READ: usize = 64 << 10;
+
+/// How much later than the wall clock the launcher's word may come, and how long channels may stay
+/// open after a launcher that is gone.
+const LATE: Duration = Duration::from_secs(20);
+const LINGER: Duration = Duration::from_secs(2);
 
 /// What one execution needs.
 pub(super) struct Run {
@@ -115,7 +120,8 @@ impl Run {
     async fn attend(&mut self, channels: Channels, request: &[u8], nonce: &str) -> (Option<End>, Heard) {
         let Channels { request: input, stdout, stderr, result, listener } = channels;
         let number = self.slot.number();
-        let over = CancellationToken::new();
+        let wall = self.limits.wall;
+        let (over, lost) = (CancellationToken::new(), CancellationToken::new());
         let budget = Budget::new(self.limits.output);
         let denied = Mutex::new(Vec::new());
         let (stops, mut stop_queue) = mpsc::unbounded_channel();
@@ -127,6 +133,8 @@ impl Run {
         let (cancel, abandon, events) = (&self.cancel, &self.abandon, &self.events);
         let wait = async {
             let mut withdrawn = false;
+            let latest = tokio::time::sleep(wall.saturating_add(LATE));
+            tokio::pin!(latest);
             let end = loop {
                 tokio::select! {
                     report = slot.next() => match report {
@@ -136,6 +144,7 @@ impl Run {
                         Some(_) => {}
                         None => break None,
                     },
+                    () = &mut latest => break None,
                     Some(reason) = stop_queue.recv() => slot.send(Command::Kill { slot: number, reason }),
                     () = any_of(cancel, abandon, events), if !withdrawn => {
                         withdrawn = true;
@@ -144,14 +153,17 @@ impl Run {
                 }
             };
             over.cancel();
+            if end.is_none() {
+                lost.cancel();
+            }
             end
         };
         let (end, (), out, err, (frame, value), ()) = tokio::join!(
             wait,
             write_request(input, request, &over),
-            output.read(stdout, Event::Stdout),
-            output.read(stderr, Event::Stderr),
-            read_result(result, nonce, &stop),
+            output.read(Pipe::new(stdout, &lost), Event::Stdout),
+            output.read(Pipe::new(stderr, &lost), Event::Stderr),
+            read_result(Pipe::new(result, &lost), nonce, &stop),
             refuse(listener, &denied, &over),
         );
         let output = OutputEvidence {
@@ -193,7 +205,7 @@ impl Run {
     }
 
     fn evidence(&self, end: &End, heard: &Heard) -> Evidence {
-        let micros = |duration: std::time::Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let counters = &end.counters;
         Evidence {
             exit: match end.status {
@@ -239,6 +251,35 @@ fn nonce() -> Result<String> {
     Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
+/// A channel of the program's, read until it closes. With a launcher that is gone the kernel closes
+/// it; should it not, it is given up.
+struct Pipe<'a> {
+    receiver: Receiver,
+    lost: &'a CancellationToken,
+    buffer: Vec<u8>,
+}
+
+impl<'a> Pipe<'a> {
+    fn new(receiver: Receiver, lost: &'a CancellationToken) -> Self {
+        Self { receiver, lost, buffer: vec![0; PIPE_READ] }
+    }
+
+    /// The next piece; `None` at the end.
+    async fn next(&mut self) -> Option<&[u8]> {
+        let given_up = async {
+            self.lost.cancelled().await;
+            tokio::time::sleep(LINGER).await;
+        };
+        tokio::select! {
+            read = self.receiver.read(&mut self.buffer) => match read {
+                Ok(length @ 1..) => Some(&self.buffer[..length]),
+                _ => None,
+            },
+            () = given_up => None,
+        }
+    }
+}
+
 async fn write_request(mut input: Sender, request: &[u8], over: &CancellationToken) {
     tokio::select! {
         // A program that does not read its request has ended, and the launcher says so.
@@ -257,11 +298,10 @@ struct Output<'a, Stop: Fn(StopReason)> {
 
 impl<Stop: Fn(StopReason)> Output<'_, Stop> {
     /// Reads a stream to its end, keeps what fits, tells it as it comes.
-    async fn read(&self, mut pipe: Receiver, event: fn(String) -> Event) -> Keeper {
+    async fn read(&self, mut pipe: Pipe<'_>, event: fn(String) -> Event) -> Keeper {
         let mut keeper = Keeper::default();
-        let mut buffer = vec![0; PIPE_READ];
-        while let Ok(length @ 1..) = pipe.read(&mut buffer).await {
-            let text = keeper.push(&buffer[..length], self.budget);
+        while let Some(piece) = pipe.next().await {
+            let text = keeper.push(piece, self.budget);
             if keeper.discarded > 0 && self.on_limit == OnOutputLimit::Stop {
                 (self.stop)(StopReason::Output);
             }
@@ -281,15 +321,14 @@ impl<Stop: Fn(StopReason)> Output<'_, Stop> {
 
 /// Reads the result channel to its end; a complete frame ends the run.
 async fn read_result(
-    mut pipe: Receiver,
+    mut pipe: Pipe<'_>,
     nonce: &str,
     stop: &impl Fn(StopReason),
 ) -> (FrameEvidence, Option<Box<RawValue>>) {
     let mut reader = FrameReader::default();
-    let mut buffer = vec![0; PIPE_READ];
     let mut complete = false;
-    while let Ok(length @ 1..) = pipe.read(&mut buffer).await {
-        if reader.push(&buffer[..length]) && !complete {
+    while let Some(piece) = pipe.next().await {
+        if reader.push(piece) && !complete {
             complete = true;
             stop(StopReason::Result);
         }
