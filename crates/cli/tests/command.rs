@@ -116,7 +116,7 @@ fn bad_usage_exits_with_2_and_a_hint() {
         (&["run"], "<FILE>"),
         (&["run", "no-such-file.py"], "no-such-file.py"),
         (&["run", odd.to_str().unwrap()], "--lang, one of python"),
-        (&["run", good, "--lang", "ruby"], "`ruby` is no known language; hint: python"),
+        (&["run", good, "--lang", "ruby"], "unknown language `ruby`; hint: one of `python`"),
         (&["run", good, "--args", "[1]"], "--args: the arguments are an array"),
         (&["run", good, "--args", "{"], "--args: the arguments are not JSON"),
         (&["run", good, "--args", &array], "--args: the arguments are an array"),

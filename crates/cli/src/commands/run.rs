@@ -14,7 +14,7 @@ use ampoule_core::{
     SkippedArtifact, Usage,
 };
 use ampoule_manager::{Execution, Manager, ManagerConfig, new_execution_id, shown_name, summary};
-use ampoule_server::Languages;
+use ampoule_providers::runtimes::Catalogue;
 use futures_util::StreamExt;
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -36,11 +36,17 @@ const MAX_INPUT: u64 = 32 << 20;
 /// Runs one program.
 pub(crate) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
     logging::start("error", Some(logging::LogFormat::Text))?;
-    let languages = Languages::default();
-    let request = read_request(&arguments, &languages)?;
+    let catalogue = Catalogue::builtin();
+    let request = read_request(&arguments, &catalogue)?;
     let directory = arguments.artifacts.as_deref().map(ArtifactDirectory::create).transpose()?;
     let environment = Environment(&|name| std::env::var_os(name));
-    let prepared = Prepared::new(&environment, Needs { concurrency: NonZeroUsize::MIN })?;
+    let needs = Needs {
+        concurrency: NonZeroUsize::MIN,
+        only: Some(request.language.clone()),
+        // The artifacts go where the user may write, and another id may not.
+        gives_up_root: directory.is_none(),
+    };
+    let prepared = Prepared::new(&environment, &catalogue, &needs)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -81,9 +87,9 @@ fn cancel_on_signals(cancel: &CancellationToken) -> Result<(), Failure> {
 
 fn read_request(
     arguments: &RunArguments,
-    languages: &Languages,
+    catalogue: &Catalogue,
 ) -> Result<ExecuteRequest, Failure> {
-    let language = language_of(arguments, languages)?;
+    let language = language_of(arguments, catalogue)?;
     let code = Code::from_bytes(&read(&arguments.file)?)
         .map_err(|error| Failure::usage(format!("{}: {error}", arguments.file.display())))?;
     let values = match arguments.args.as_deref() {
@@ -110,24 +116,18 @@ fn read_request(
     })
 }
 
-fn language_of(arguments: &RunArguments, languages: &Languages) -> Result<Language, Failure> {
-    let known = || languages.names().collect::<Vec<_>>().join(", ");
+fn language_of(arguments: &RunArguments, catalogue: &Catalogue) -> Result<Language, Failure> {
     if let Some(name) = &arguments.lang {
-        return languages.resolve(name).cloned().ok_or_else(|| {
-            Failure::usage(format!("--lang: `{name}` is no known language; hint: {}", known()))
-        });
+        return Ok(catalogue.get(name)?.language().clone());
     }
     let extension = arguments.file.extension().and_then(|extension| extension.to_str());
-    let name = match extension {
-        Some("py") => "python",
-        Some("js" | "cjs" | "mjs") => "javascript",
-        _ => "",
-    };
-    languages.resolve(name).cloned().ok_or_else(|| {
-        let file = arguments.file.display();
+    let folder = extension.and_then(|extension| catalogue.by_extension(extension));
+    folder.map(|folder| folder.language().clone()).ok_or_else(|| {
+        let known: Vec<String> = catalogue.languages().iter().map(Language::to_string).collect();
         Failure::usage(format!(
-            "the language of `{file}` is unknown; hint: --lang, one of {}",
-            known()
+            "the language of `{}` is unknown; hint: --lang, one of {}",
+            arguments.file.display(),
+            known.join(", ")
         ))
     })
 }

@@ -9,8 +9,8 @@ use std::net::TcpListener;
 
 use ampoule_core::{ErrorKind, Limits, NetworkPolicy, Provider, SandboxSpec};
 use ampoule_manager::{Manager, ManagerConfig};
-use ampoule_providers::gate;
-use ampoule_server::{Server, ServerConfig};
+use ampoule_providers::{gate, runtimes::Catalogue};
+use ampoule_server::{Languages, Server, ServerConfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{debug, info};
 
@@ -33,7 +33,11 @@ pub(crate) fn serve(arguments: ServeArguments) -> Result<ExitCode, Failure> {
     for name in &settings.not_applied {
         debug!(name, "a variable of RAGFlow's own side is not applied here");
     }
+    let catalogue = Catalogue::builtin();
     let mut config = ServerConfig { grace: arguments.grace, ..ServerConfig::default() };
+    config.languages = Languages::new(
+        catalogue.iter().map(|folder| (folder.language().clone(), folder.manifest.aliases.clone())),
+    );
     config.max_body = usize::try_from(arguments.max_body).unwrap_or(usize::MAX);
     config.limits.memory = settings.memory.unwrap_or(config.limits.memory);
     config.limits.wall = settings.timeout.unwrap_or(config.limits.wall);
@@ -42,7 +46,8 @@ pub(crate) fn serve(arguments: ServeArguments) -> Result<ExitCode, Failure> {
     manager.concurrency = settings.pool_size.unwrap_or(manager.concurrency);
 
     let listener = listen(&arguments.listen)?;
-    let prepared = Prepared::new(&environment, Needs { concurrency: manager.concurrency })?;
+    let needs = Needs { concurrency: manager.concurrency, only: None, gives_up_root: true };
+    let prepared = Prepared::new(&environment, &catalogue, &needs)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()
