@@ -79,9 +79,10 @@ bench: setup ## Compare latencies with the bare interpreters in one run (N=100)
 fmt: ## Check the format
 	@cargo fmt --all --check
 
-lint: ## Run clippy with warnings as errors, and shellcheck where it is installed
+lint: ## Run clippy (warnings are errors) and check scripts and documents
 	@cargo clippy --workspace --all-targets --locked -- -D warnings
 	@scripts/lint-scripts.sh
+	@python3 -I scripts/check-docs.py
 
 deny: ## Check licences, bans and sources of all crates (CHECKS=advisories needs the database)
 	@cargo deny --locked check $(CHECKS)

@@ -5,9 +5,10 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-trap 'scripts/service.sh stop' EXIT
+# A second Ctrl-C must not leave the service behind.
+trap 'trap "" INT TERM HUP; scripts/service.sh stop' EXIT
 trap 'exit 130' INT
-trap 'exit 143' TERM
+trap 'exit 143' TERM HUP
 
 scripts/service.sh stop
 scripts/service.sh start "$1"

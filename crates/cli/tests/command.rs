@@ -225,7 +225,7 @@ fn stdin_arguments_and_languages_are_taken() {
     assert_eq!((done.code, done.stdout.as_str()), (0, "{\"n\":12345678901234567890123}\n"));
     let scratch = Scratch::new("stdin");
     let values = scratch.file("values.json", "{\n\"s\": \"é\"}\n");
-    let program = scratch.file("program.mjs", "x");
+    let program = scratch.file("program.cjs", "x");
     let at = format!("@{}", values.display());
     let done = self::done(ampoule().arg("run").arg(program).args(["--args", &at]));
     assert_eq!((done.code, done.stdout.as_str()), (0, "{\"s\":\"é\"}\n"));

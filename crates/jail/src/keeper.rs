@@ -46,8 +46,9 @@ pub(crate) const CONFIG_FD: i32 = 4;
 pub(crate) const FIRST_GROUP_FD: i32 = 5;
 /// Where the keeper, as root, keeps the device nodes; the launcher takes them over.
 pub(crate) const DEVICES: &str = "/sys";
-/// A launcher that dies sooner than this is not started again.
+/// A launcher that dies sooner than this, this often in a row, is not started again.
 const QUICK_DEATH: Duration = Duration::from_millis(500);
+const MOST_QUICK_DEATHS: u32 = 3;
 /// How long a launcher may take to leave after its manager has gone.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -162,6 +163,7 @@ fn keep(control: &OwnedFd, config: LauncherConfig, base: &Base, root: bool) -> J
     let id_base = config.id_base;
     let ids = root.then(|| id_count(config.slots));
     let start = memory_file(&Start { config, layout, two_ids: root })?;
+    let mut quick_deaths = 0;
     loop {
         let (theirs, ours) = wire::pair().step("make the launcher's socket")?;
         let born = Instant::now();
@@ -177,7 +179,8 @@ fn keep(control: &OwnedFd, config: LauncherConfig, base: &Base, root: bool) -> J
         }
         reap(&pidfd)?;
         base.clear();
-        if manager_left || born.elapsed() < QUICK_DEATH {
+        quick_deaths = if born.elapsed() < QUICK_DEATH { quick_deaths + 1 } else { 0 };
+        if manager_left || quick_deaths == MOST_QUICK_DEATHS {
             return Ok(());
         }
     }

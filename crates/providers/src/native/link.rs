@@ -99,6 +99,8 @@ type PrepareOutcome =
 
 #[derive(Debug, Default)]
 struct Shared {
+    /// The launcher is gone: nothing that is asked for now would ever be answered.
+    closed: bool,
     tickets: HashMap<u32, oneshot::Sender<PrepareOutcome>>,
     slots: HashMap<u32, mpsc::UnboundedSender<Delivery>>,
 }
@@ -142,7 +144,13 @@ impl Link {
     pub(super) async fn prepare(self: &Arc<Self>, template: u32, limits: CellLimits) -> Result<Prepared> {
         let ticket = self.next_ticket.fetch_add(1, Ordering::Relaxed) & 0x7fff_ffff;
         let (sender, receiver) = oneshot::channel();
-        self.shared().tickets.insert(ticket, sender);
+        {
+            let mut shared = self.shared();
+            if shared.closed {
+                return Err(error::launcher_lost());
+            }
+            shared.tickets.insert(ticket, sender);
+        }
         self.send(Command::Prepare { ticket, template, limits });
         let (number, reports, descriptors) = receiver
             .await
@@ -293,6 +301,6 @@ async fn serve(connection: Connection, state: &watch::Sender<LinkState>) -> std:
         () = read => {}
     }
     // Whoever waits learns that nothing will come.
-    *link.shared() = Shared::default();
+    *link.shared() = Shared { closed: true, ..Shared::default() };
     Ok(())
 }

@@ -1,0 +1,92 @@
+//! The service as its clients meet it.
+
+use std::{fs, thread, time::Duration};
+
+use ampoule_testkit::Suite;
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::support::{
+    HELLO, Service, ampoule, answer, eventually, kill, processes_with, unique_word,
+};
+
+pub(crate) fn add(suite: &mut Suite) {
+    suite.test("serving::a_client_that_goes_away_cancels_its_run", || {
+        let word = unique_word();
+        let service = Service::start();
+        let stream = service.start_run(&format!("import subprocess, sys, time\ndef main():\n  subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)', '{word}'])\n  time.sleep(60)"));
+        eventually("the child runs", || !processes_with(&word).is_empty())?;
+        drop(stream);
+        eventually("the run is gone", || processes_with(&word).is_empty())
+    });
+    suite.test("serving::healthz_answers_at_once_under_full_load", || {
+        let service = Service::start_with(ampoule().env("SANDBOX_EXECUTOR_MANAGER_POOL_SIZE", "2"));
+        let busy: Vec<_> = (0..8).map(|_| service.start_run("def main():\n  while True: pass")).collect();
+        for _ in 0..20 {
+            assert_eq!(service.get("/healthz")?, (200, json!({"status": "ok"})));
+            assert_eq!(service.get("/")?, (200, json!({"status": "ok"})));
+        }
+        drop(busy);
+        Ok(())
+    });
+    suite.test("serving::sigterm_lets_a_run_finish", || {
+        let service = Service::start();
+        let stream = service.start_run("import time\ndef main():\n  time.sleep(1)\n  return 7");
+        thread::sleep(Duration::from_millis(300));
+        kill(service.child.id(), Signal::TERM);
+        let said = answer(stream).ok_or("no answer")?;
+        assert_eq!(said["result"]["value"], 7, "{said}");
+        Ok(())
+    });
+    suite.test("serving::sigterm_stops_what_outlasts_the_grace", || {
+        let word = unique_word();
+        let service = Service::start_with(ampoule().env("SANDBOX_TIMEOUT", "60s"));
+        let _stream = service.start_run(&format!("import subprocess, sys, time\ndef main():\n  subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)', '{word}'])\n  time.sleep(60)"));
+        eventually("the child runs", || !processes_with(&word).is_empty())?;
+        assert_eq!(service.stop(), Some(0));
+        assert_eq!(processes_with(&word), Vec::<String>::new());
+        Ok(())
+    });
+    suite.test("serving::the_manager_is_not_root_and_holds_no_capability", || {
+        let service = Service::start();
+        let status = fs::read_to_string(format!("/proc/{}/status", service.child.id()))?;
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned();
+        if ampoule_jail::is_root() {
+            assert!(!field("Uid:").split_whitespace().any(|id| id == "0"), "{status}");
+        }
+        assert_eq!(field("CapEff:"), "0000000000000000");
+        Ok(())
+    });
+    suite.test("serving::a_program_sees_nothing_of_the_manager", || {
+        let service = Service::start_with(ampoule().env("AMPOULE_CANARY", "SBXCANARY"));
+        let code = "import os\ndef main():\n  found = []\n  for base in ('/proc', '/workspace', '/tmp', '/etc', '/dev', '/opt'):\n    for d, ds, fs in os.walk(base):\n      for f in fs:\n        try: text = open(os.path.join(d, f), 'rb').read(1 << 16) if not f.startswith(('random', 'urandom', 'zero', 'full')) else b''\n        except OSError: continue\n        if b'SBX' + b'CANARY' in text: found.append(d + '/' + f)\n  return [found, sorted(os.environ)]";
+        let said = service.run("python", code, &json!({}));
+        assert_eq!(said["result"]["value"][0], json!([]), "{said}");
+        let names = said["result"]["value"][1].to_string();
+        assert!(!names.contains("AMPOULE") && names.contains("MPLBACKEND"), "{names}");
+        Ok(())
+    });
+    suite.test("serving::logs_hold_nothing_of_the_user", || {
+        let service = Service::start();
+        let code = "import sys\ndef main(word):\n  print('wordout')\n  print('worderr', file=sys.stderr)\n  open('artifacts/wordfile.csv', 'w').write('wordcontent')\n  raise ValueError('wordfailed' + word)";
+        service.run("python", code, &json!({"word": "wordargument"}));
+        service.run("python", "def main(:\n  wordsyntax", &json!({}));
+        eventually("both are logged", || service.log().matches("execution finished").count() >= 4)?;
+        assert!(!service.log().contains("word"), "{}", service.log());
+        Ok(())
+    });
+    suite.test("serving::two_at_once_share_nothing", || {
+        let service = Service::start();
+        for round in 0..3 {
+            for place in ["/tmp/left", "/workspace/left", "/dev/shm/left"] {
+                let code = format!("import os\ndef main():\n  seen = os.path.exists('{place}')\n  open('{place}', 'w').write('x')\n  return seen");
+                let said = service.run("python", code, &json!({}));
+                assert_eq!(said["result"]["value"], false, "{round} {said}");
+            }
+        }
+        for (_, code) in HELLO.iter().take(1) {
+            assert_eq!(service.run("python", code, &json!({"n": 1}))["status"], "success");
+        }
+        Ok(())
+    });
+}

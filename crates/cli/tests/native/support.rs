@@ -1,0 +1,261 @@
+//! A service per test, and an oracle on the host that asks nobody of ours.
+
+use std::{
+    fs,
+    io::{self, BufRead, BufReader, Read, Write},
+    net::{Shutdown, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, ChildStderr, Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use ampoule_testkit::Failure;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+/// A trivial program in each language.
+pub(crate) const HELLO: [(&str, &str); 2] = [
+    ("hello.py", "def main(n):\n    print('hello', n)\n    return {'n': n + 1}\n"),
+    ("hello.js", "function main({ n }) { console.log('hello', n); return { n: n + 1 }; }\n"),
+];
+
+static COUNT: AtomicU64 = AtomicU64::new(0);
+
+/// A word that no other process on this machine has in its arguments.
+pub(crate) fn unique_word() -> String {
+    format!("survivor-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Writes a file of its own directory.
+pub(crate) fn write(name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(unique_word());
+    fs::create_dir_all(&directory).unwrap();
+    let path = directory.join(name);
+    fs::write(&path, content).unwrap();
+    path
+}
+
+/// The command with none of this process's settings.
+pub(crate) fn ampoule() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ampoule"));
+    for (name, _) in std::env::vars_os() {
+        let shown = name.to_string_lossy();
+        if shown.starts_with("SANDBOX_") || (shown.starts_with("AMPOULE_") && shown != "AMPOULE_DATA_DIR") {
+            command.env_remove(&name);
+        }
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// What a command did.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+pub(crate) fn done(command: &mut Command) -> Done {
+    let output = command.output().unwrap();
+    Done {
+        code: output.status.code().unwrap(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// Processes on the host with `word` in their arguments.
+pub(crate) fn processes_with(word: &str) -> Vec<String> {
+    fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| fs::read(entry.path().join("cmdline")).ok())
+        .map(|arguments| String::from_utf8_lossy(&arguments).replace('\0', " "))
+        .filter(|arguments| arguments.contains(word))
+        .collect()
+}
+
+/// Waits until the host agrees; gives up loudly.
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) -> Result<(), Failure> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        if Instant::now() > deadline {
+            return Err(format!("gave up waiting: {what}").into());
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// Fails unless every manager of this program has left nothing.
+pub(crate) fn nothing_is_left() {
+    let shown = done(ampoule().args(["doctor", "--leaks"]));
+    assert_eq!((shown.code, shown.stdout.as_str()), (0, "no leaks\n"), "{shown:?}");
+}
+
+/// A process's children, by the kernel's table.
+pub(crate) fn children_of(pid: u32) -> Vec<u32> {
+    fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))
+        .unwrap_or_default()
+        .split_whitespace()
+        .filter_map(|pid| pid.parse().ok())
+        .collect()
+}
+
+pub(crate) fn kill(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    // Gone already is as good.
+    let _ = kill_process(pid, signal);
+}
+
+/// Base64, as the contract wants it.
+pub(crate) fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let word = chunk.iter().fold(0_usize, |word, byte| word << 8 | usize::from(*byte)) << (8 * (3 - chunk.len()));
+        for place in 0..4 {
+            text.push(if place <= chunk.len() { char::from(ALPHABET[word >> (18 - 6 * place) & 63]) } else { '=' });
+        }
+    }
+    text
+}
+
+/// A running service, ended with the test.
+pub(crate) struct Service {
+    pub(crate) child: Child,
+    address: String,
+    log: Arc<Mutex<String>>,
+}
+
+impl Service {
+    /// Starts one that is ready.
+    pub(crate) fn start() -> Self {
+        Self::start_with(&mut ampoule())
+    }
+
+    pub(crate) fn start_with(command: &mut Command) -> Self {
+        let service = Self::start_unready(command);
+        eventually("the service is ready", || service.get("/readyz").is_ok_and(|(status, _)| status == 200)).unwrap();
+        service
+    }
+
+    pub(crate) fn start_unready(command: &mut Command) -> Self {
+        let mut child =
+            command.args(["serve", "--listen", "127.0.0.1:0"]).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap());
+        let address = loop {
+            let mut line = String::new();
+            assert_ne!(lines.read_line(&mut line).unwrap(), 0, "it ended");
+            match serde_json::from_str::<Value>(&line) {
+                Ok(entry) if entry["message"] == "listening" => {
+                    break entry["address"].as_str().unwrap().to_owned();
+                }
+                _ => {}
+            }
+        };
+        let log = Arc::new(Mutex::new(String::new()));
+        follow(lines, Arc::clone(&log));
+        Self { child, address, log }
+    }
+
+    /// Everything logged so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    pub(crate) fn keeper(&self) -> u32 {
+        children_of(self.child.id())[0]
+    }
+
+    pub(crate) fn launcher(&self) -> Option<u32> {
+        children_of(self.keeper()).first().copied()
+    }
+
+    pub(crate) fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream
+    }
+
+    fn request(&self, head: &str, body: &[u8]) -> io::Result<(u16, Value)> {
+        let mut stream = TcpStream::connect(&self.address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+        write!(stream, "{head} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len())?;
+        // A server may answer and stop listening before it has read everything.
+        let _ = stream.write_all(body);
+        let mut text = Vec::new();
+        let read = stream.read_to_end(&mut text);
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let parsed = text.split_once("\r\n\r\n").and_then(|(head, body)| {
+            let status = head.split(' ').nth(1)?.parse().ok()?;
+            Some((status, serde_json::from_str(body).unwrap_or(Value::Null)))
+        });
+        match (parsed, read) {
+            (Some(parsed), _) => Ok(parsed),
+            (None, Err(error)) => Err(error),
+            (None, Ok(_)) => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    pub(crate) fn get(&self, path: &str) -> io::Result<(u16, Value)> {
+        self.request(&format!("GET {path}"), b"")
+    }
+
+    pub(crate) fn post(&self, body: &[u8]) -> io::Result<(u16, Value)> {
+        self.request("POST /run", body)
+    }
+
+    /// A run that must be answered with 200.
+    pub(crate) fn run(&self, language: &str, code: impl AsRef<[u8]>, arguments: &Value) -> Value {
+        let body = json!({"code_b64": base64(code.as_ref()), "language": language, "arguments": arguments});
+        let (status, answer) = self.post(body.to_string().as_bytes()).unwrap();
+        assert_eq!(status, 200, "{answer}");
+        answer
+    }
+
+    /// Sends a run and keeps the connection open, without waiting.
+    pub(crate) fn start_run(&self, code: &str) -> TcpStream {
+        let body = json!({"code_b64": base64(code.as_bytes())}).to_string();
+        let mut stream = self.connect();
+        write!(stream, "POST /run HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+        stream
+    }
+
+    /// Asks it to stop and gives its exit code.
+    pub(crate) fn stop(mut self) -> Option<i32> {
+        kill(self.child.id(), Signal::TERM);
+        self.child.wait().unwrap().code()
+    }
+}
+
+fn follow(mut lines: BufReader<ChildStderr>, log: Arc<Mutex<String>>) {
+    thread::spawn(move || {
+        let mut line = String::new();
+        while lines.read_line(&mut line).is_ok_and(|length| length > 0) {
+            log.lock().unwrap().push_str(&line);
+            line.clear();
+        }
+    });
+}
+
+/// Reads the answer of [`Service::start_run`]; `None` if the service went away instead.
+pub(crate) fn answer(mut stream: TcpStream) -> Option<Value> {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    let _ = stream.shutdown(Shutdown::Both);
+    serde_json::from_str(text.split_once("\r\n\r\n")?.1).ok()
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        kill(self.child.id(), Signal::TERM);
+        let _ = self.child.wait();
+    }
+}
