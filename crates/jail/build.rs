@@ -14,7 +14,16 @@ fn main() {
         .args(["--target", &variable("TARGET")])
         // No unwinding: it may not cross into an interpreter. Nothing of std, nothing of libc's
         // start-up files; `dlsym` is left for the loading process to resolve.
-        .args(["-C", "panic=abort", "-C", "opt-level=s", "-C", "strip=symbols", "-C", "debuginfo=0"])
+        .args([
+            "-C",
+            "panic=abort",
+            "-C",
+            "opt-level=s",
+            "-C",
+            "strip=symbols",
+            "-C",
+            "debuginfo=0",
+        ])
         .args(["-C", "link-arg=-nostdlib", "-C", "link-arg=-nostartfiles"])
         .args(["-D", "warnings"])
         .arg("-o")

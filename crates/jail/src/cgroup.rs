@@ -63,7 +63,8 @@ impl Hierarchies {
             let Some((left, right)) = line.split_once(" - ") else { continue };
             let left: Vec<&str> = left.split(' ').collect();
             let right: Vec<&str> = right.split(' ').collect();
-            let ([_, _, _, root, point, ..], [kind, _, options, ..]) = (&left[..], &right[..]) else {
+            let ([_, _, _, root, point, ..], [kind, _, options, ..]) = (&left[..], &right[..])
+            else {
                 continue;
             };
             let own = |group: &str| {
@@ -73,7 +74,9 @@ impl Hierarchies {
             match *kind {
                 "cgroup2" => v2 = groups.get("").map(|group| own(group)),
                 "cgroup" => {
-                    for controller in options.split(',').filter(|name| V1_CONTROLLERS.contains(name)) {
+                    for controller in
+                        options.split(',').filter(|name| V1_CONTROLLERS.contains(name))
+                    {
                         if let Some(group) = groups.get(controller) {
                             v1.entry(own(group)).or_default().push(controller.to_owned());
                         }
@@ -83,8 +86,9 @@ impl Hierarchies {
             }
         }
         let v2_usable = v2.as_ref().is_some_and(|own| {
-            fs::read_to_string(own.join("cgroup.controllers"))
-                .is_ok_and(|have| V2_CONTROLLERS.iter().all(|name| have.split_whitespace().any(|h| h == *name)))
+            fs::read_to_string(own.join("cgroup.controllers")).is_ok_and(|have| {
+                V2_CONTROLLERS.iter().all(|name| have.split_whitespace().any(|h| h == *name))
+            })
         });
         Ok(match v2 {
             Some(own) if v2_usable => {
@@ -149,10 +153,14 @@ impl Base {
                 Ok((parent, group)) => entries.push(BaseGroup { parent, group, controllers }),
                 // Not ours to write: this machine gives us no meter of that kind.
                 Err(error) if is_refusal(&error) => {}
-                Err(error) => return Err(error).step_with(|| format!("make a control group in {}", own.display())),
+                Err(error) => {
+                    return Err(error)
+                        .step_with(|| format!("make a control group in {}", own.display()));
+                }
             }
         }
-        let memory = entries.iter().any(|entry| entry.controllers.iter().any(|name| name == "memory"));
+        let memory =
+            entries.iter().any(|entry| entry.controllers.iter().any(|name| name == "memory"));
         Ok(Self { version: if memory { hierarchies.version } else { 0 }, name, entries })
     }
 
@@ -182,7 +190,9 @@ impl Base {
 fn is_refusal(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::ResourceBusy
+        io::ErrorKind::PermissionDenied
+            | io::ErrorKind::ReadOnlyFilesystem
+            | io::ErrorKind::ResourceBusy
     )
 }
 
@@ -210,7 +220,8 @@ fn enable_v2(own: &Path) -> io::Result<()> {
 
 /// Removes a group and those beneath it, by path.
 pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str()))
+    let (Some(parent), Some(name)) =
+        (path.parent(), path.file_name().and_then(|name| name.to_str()))
     else {
         return Ok(());
     };
@@ -369,8 +380,9 @@ impl Group {
 
     /// What the kernel counted.
     pub(crate) fn count(&self, counters: &mut Counters) {
-        counters.oom_kills =
-            self.keyed("memory.oom_control", "oom_kill").or_else(|| self.keyed("memory.events", "oom_kill"));
+        counters.oom_kills = self
+            .keyed("memory.oom_control", "oom_kill")
+            .or_else(|| self.keyed("memory.events", "oom_kill"));
         counters.memory_peak =
             self.number("memory.max_usage_in_bytes").or_else(|| self.number("memory.peak"));
         counters.cpu_us = self.cpu_us();
@@ -390,8 +402,10 @@ impl Group {
 
     fn text(&self, file: &str) -> Option<String> {
         let controller = file.split('.').next()?;
-        let (_, directory, _) =
-            self.parts.iter().find(|(controllers, _, _)| controllers.iter().any(|name| name == controller))?;
+        let (_, directory, _) = self
+            .parts
+            .iter()
+            .find(|(controllers, _, _)| controllers.iter().any(|name| name == controller))?;
         let fd = open_at(directory, file, OFlags::RDONLY).ok()?;
         let mut buffer = [0; 2048];
         let length = rustix::io::read(fd, &mut buffer).ok()?;
@@ -441,7 +455,10 @@ mod tests {
         .unwrap();
         assert_eq!(found.version, 1);
         let paths: Vec<_> = found.directories().map(|path| path.display().to_string()).collect();
-        assert_eq!(paths, ["/sys/fs/cgroup/cpu,cpuacct/a", "/sys/fs/cgroup/memory/", "/sys/fs/cgroup/pids/"]);
+        assert_eq!(
+            paths,
+            ["/sys/fs/cgroup/cpu,cpuacct/a", "/sys/fs/cgroup/memory/", "/sys/fs/cgroup/pids/"]
+        );
     }
 
     #[test]

@@ -114,6 +114,12 @@ impl Connection {
         Ok(wire::send(self.socket.as_fd(), &command.encode(), &[])?)
     }
 
+    /// Tells the launcher to end, however many still hold this connection.
+    pub fn close(&self) {
+        // Closed already is as good.
+        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
+    }
+
     /// The next report with its descriptors; `Ok(None)` when the launcher is gone. `WouldBlock`
     /// when there is none yet.
     pub fn receive(&self) -> io::Result<Option<(Report, Vec<OwnedFd>)>> {
@@ -194,14 +200,15 @@ impl Listener {
         match readiness(&self.descriptor)? {
             ready if ready.contains(PollFlags::IN) => {}
             // No process is left that could be refused anything.
-            ready if ready.contains(PollFlags::HUP) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            ready if ready.contains(PollFlags::HUP) => {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
             _ => return Ok(None),
         }
         let mut notification = Notification::default();
         // SAFETY: the kernel fills one `struct seccomp_notif` of 80 bytes, which it wants zeroed.
-        let received = unsafe {
-            sys::ioctl(fd, SECCOMP_IOCTL_NOTIF_RECV, (&raw mut notification).cast())
-        };
+        let received =
+            unsafe { sys::ioctl(fd, SECCOMP_IOCTL_NOTIF_RECV, (&raw mut notification).cast()) };
         if received.is_err() {
             // The caller was killed while it waited.
             return Ok(None);

@@ -131,7 +131,8 @@ pub(crate) fn raise_descriptor_limit() {
 fn make_devices(slots: u32) -> Jail<()> {
     // SAFETY: a new mount namespace affects no memory and no descriptor of this single-threaded
     // process.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }.step("leave the mount namespace")?;
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
+        .step("leave the mount namespace")?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .step("make mounts private")?;
     let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
@@ -140,7 +141,8 @@ fn make_devices(slots: u32) -> Jail<()> {
     rustix::process::umask(Mode::empty());
     for slot in 0..slots {
         let directory = format!("{DEVICES}/{slot}");
-        rustix::fs::mkdir(&directory, Mode::from_raw_mode(0o755)).step("make a device directory")?;
+        rustix::fs::mkdir(&directory, Mode::from_raw_mode(0o755))
+            .step("make a device directory")?;
         for (name, major, minor) in DEVICE_NODES {
             mknodat(
                 CWD,
@@ -246,7 +248,8 @@ fn start_launcher(
         sys::exit(1);
     };
     drop(gate_out);
-    let mapped = map_ids(child.pid, ids).and_then(|()| (&gate_in).write_all(b"m").step("start the launcher"));
+    let mapped = map_ids(child.pid, ids)
+        .and_then(|()| (&gate_in).write_all(b"m").step("start the launcher"));
     if mapped.is_err() {
         drop(gate_in);
     }

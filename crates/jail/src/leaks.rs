@@ -45,7 +45,8 @@ impl std::fmt::Display for Leak {
 
 /// Looks for everything that was left. What belongs to a live keeper is no leak.
 pub fn leaks() -> std::io::Result<Vec<Leak>> {
-    let mut found: Vec<Leak> = stale_groups()?.into_iter().map(|path| Leak::ControlGroup { path }).collect();
+    let mut found: Vec<Leak> =
+        stale_groups()?.into_iter().map(|path| Leak::ControlGroup { path }).collect();
     found.extend(stray_processes()?);
     for line in fs::read_to_string("/proc/self/mountinfo")?.lines() {
         if let Some((left, right)) = line.split_once(" - ")
@@ -104,12 +105,15 @@ fn is_ours(process: &Path) -> bool {
         let mut fields = line.split(|byte| *byte == b' ');
         fields.nth(4) == Some(b"/".as_slice())
             && line.windows(launcher::MOUNT_SOURCE.len() + 1).any(|part| {
-                part.strip_prefix(b" ").is_some_and(|rest| rest == launcher::MOUNT_SOURCE.as_bytes())
+                part.strip_prefix(b" ")
+                    .is_some_and(|rest| rest == launcher::MOUNT_SOURCE.as_bytes())
             })
     });
-    root_is_ours && !fs::read_link(process.join("ns/pid")).is_ok_and(|ns| {
-        fs::read_link("/proc/self/ns/pid").is_ok_and(|own| own.as_os_str().as_bytes() == ns.as_os_str().as_bytes())
-    })
+    root_is_ours
+        && !fs::read_link(process.join("ns/pid")).is_ok_and(|ns| {
+            fs::read_link("/proc/self/ns/pid")
+                .is_ok_and(|own| own.as_os_str().as_bytes() == ns.as_os_str().as_bytes())
+        })
 }
 
 fn comm(pid: u32) -> Option<String> {

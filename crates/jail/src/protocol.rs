@@ -353,10 +353,7 @@ impl Command {
                 wall: Duration::from_micros(reader.u64()?),
                 cpu: reader.optional()?.map(Duration::from_micros),
             },
-            3 => Self::Kill {
-                slot: reader.u32()?,
-                reason: reader.reason()?.ok_or(Malformed(3))?,
-            },
+            3 => Self::Kill { slot: reader.u32()?, reason: reader.reason()?.ok_or(Malformed(3))? },
             4 => Self::Collect { slot: reader.u32()? },
             5 => Self::Release { slot: reader.u32()? },
             kind => return Err(Malformed(kind)),

@@ -28,7 +28,9 @@ fn python_loads_it() {
 #[test]
 fn node_loads_it() {
     let path = library("node");
-    let code = format!("const m = {{exports: {{}}}}; process.dlopen(m, {path:?}); console.log(m.exports.abi)");
+    let code = format!(
+        "const m = {{exports: {{}}}}; process.dlopen(m, {path:?}); console.log(m.exports.abi)"
+    );
     assert_eq!(output("node", &["-e", &code]), "1");
 }
 
@@ -85,8 +87,5 @@ print(message, len(descriptors), os.waitstatus_to_exitcode(status))
 "#
     );
     let shown = output("/usr/bin/python3", &["-I", "-c", &code]);
-    assert_eq!(
-        shown,
-        "['1', '2', '0000000000000000', '0000000000000000'] 65534 denied\nb'C' 1 0"
-    );
+    assert_eq!(shown, "['1', '2', '0000000000000000', '0000000000000000'] 65534 denied\nb'C' 1 0");
 }

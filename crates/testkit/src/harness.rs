@@ -89,7 +89,10 @@ impl Suite {
                 Ok(Outcome::Passed) => Ok(Completion::Completed),
                 Ok(Outcome::Skipped(reason)) => {
                     let shown = Completion::ignored_with(&reason);
-                    skips.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((name, reason));
+                    skips
+                        .lock()
+                        .unwrap_or_else(std::sync::PoisonError::into_inner)
+                        .push((name, reason));
                     Ok(shown)
                 }
                 Err(Failure(text)) => Err(Failed::from(text)),

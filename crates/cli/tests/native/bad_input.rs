@@ -15,7 +15,13 @@ const PROGRAMS: [(&str, &str, &[u8], &str, &str); 9] = [
     ("syntax", "nodejs", b"let a = 1;\nfunction main( { return 1 }", "SyntaxError", "main.js:2"),
     ("no main", "nodejs", b"let x = 1", "", "main"),
     ("main is no function", "nodejs", b"module.exports = { main: 3 }", "TypeError", "main"),
-    ("a module", "nodejs", b"import fs from 'fs'; export function main() {}", "SyntaxError", "require"),
+    (
+        "a module",
+        "nodejs",
+        b"import fs from 'fs'; export function main() {}",
+        "SyntaxError",
+        "require",
+    ),
 ];
 
 pub(crate) fn add(suite: &mut Suite) {
@@ -38,7 +44,8 @@ pub(crate) fn add(suite: &mut Suite) {
         assert_eq!(marked["result"]["value"], "a", "{marked}");
         let ends = service.run("python", b"def main():\r\n  return 'a'\r\n", &json!({}));
         assert_eq!(ends["result"]["value"], "a", "{ends}");
-        let marked = service.run("nodejs", b"\xef\xbb\xbffunction main() { return 'a' }", &json!({}));
+        let marked =
+            service.run("nodejs", b"\xef\xbb\xbffunction main() { return 'a' }", &json!({}));
         assert_eq!(marked["result"]["value"], "a", "{marked}");
         Ok(())
     });
@@ -57,7 +64,10 @@ pub(crate) fn add(suite: &mut Suite) {
             (json!({"code_b64": ""}).to_string(), "code_b64"),
             (json!({"code_b64": good, "language": "cobol"}).to_string(), "language"),
             (json!({"code_b64": good, "arguments": [1]}).to_string(), "arguments"),
-            (format!("{{\"code_b64\": \"{good}\", \"arguments\": {{\"a\": {deep}}}}}"), "arguments"),
+            (
+                format!("{{\"code_b64\": \"{good}\", \"arguments\": {{\"a\": {deep}}}}}"),
+                "arguments",
+            ),
             (json!({"code_b64": good, "base_image": "nobody/knows:1"}).to_string(), "base_image"),
         ];
         for (body, field) in cases {

@@ -25,13 +25,20 @@ pub(crate) fn add(suite: &mut Suite) {
             .status()?;
         assert!(copied.success());
         fs::set_permissions(&home, fs::Permissions::from_mode(0o700))?;
-        let file = write("x.py", "import sys, json\ndef main(): return [sys.prefix, json.__file__]");
+        let file =
+            write("x.py", "import sys, json\ndef main(): return [sys.prefix, json.__file__]");
         let shown = done(
-            ampoule().env("AMPOULE_PYTHON_BIN", prefix.join("bin").join(&name)).arg("run").arg(&file),
+            ampoule()
+                .env("AMPOULE_PYTHON_BIN", prefix.join("bin").join(&name))
+                .arg("run")
+                .arg(&file),
         );
         let kept = fs::remove_dir_all(&home);
         assert_eq!(shown.code, 0, "{shown:?}");
-        assert!(shown.stdout.starts_with("[\"/opt/interpreter\",\"/opt/interpreter/lib/"), "{shown:?}");
+        assert!(
+            shown.stdout.starts_with("[\"/opt/interpreter\",\"/opt/interpreter/lib/"),
+            "{shown:?}"
+        );
         Ok(kept?)
     });
     suite.test("interpreters::a_node_alone_in_a_directory_works", || {
@@ -39,8 +46,13 @@ pub(crate) fn add(suite: &mut Suite) {
         fs::create_dir_all(&directory)?;
         fs::copy(fs::canonicalize("/usr/bin/node")?, directory.join("node"))?;
         let file = write("x.js", "function main() { return process.execPath }");
-        let shown = done(ampoule().env("AMPOULE_NODE_BIN", directory.join("node")).arg("run").arg(&file));
-        assert_eq!((shown.code, shown.stdout.as_str()), (0, "\"/opt/interpreter/bin/node\"\n"), "{shown:?}");
+        let shown =
+            done(ampoule().env("AMPOULE_NODE_BIN", directory.join("node")).arg("run").arg(&file));
+        assert_eq!(
+            (shown.code, shown.stdout.as_str()),
+            (0, "\"/opt/interpreter/bin/node\"\n"),
+            "{shown:?}"
+        );
         Ok(())
     });
     suite.test("interpreters::one_that_is_missing_is_said", || {
@@ -48,7 +60,10 @@ pub(crate) fn add(suite: &mut Suite) {
         let mut command = ampoule();
         let shown = done(command.env("AMPOULE_NODE_BIN", "/nowhere/node").arg("run").arg(&file));
         assert_ne!(shown.code, 0);
-        assert!(shown.stderr.contains("/nowhere/node") && shown.stderr.contains("AMPOULE_NODE_BIN"), "{shown:?}");
+        assert!(
+            shown.stderr.contains("/nowhere/node") && shown.stderr.contains("AMPOULE_NODE_BIN"),
+            "{shown:?}"
+        );
         let service = Service::start_unready(ampoule().env("AMPOULE_NODE_BIN", "/nowhere/node"));
         // Python goes on, and readiness tells what does not.
         let said = service.run("python", HELLO[0].1, &json!({"n": 1}));
@@ -56,7 +71,8 @@ pub(crate) fn add(suite: &mut Suite) {
         let (status, ready) = service.get("/readyz")?;
         assert_eq!(status, 503);
         assert!(ready.to_string().contains("javascript"), "{ready}");
-        let (status, answer) = service.post(json!({"code_b64": "YQ==", "language": "nodejs"}).to_string().as_bytes())?;
+        let (status, answer) = service
+            .post(json!({"code_b64": "YQ==", "language": "nodejs"}).to_string().as_bytes())?;
         assert!(status == 422 || answer["status"] == "program_runner_error", "{status} {answer}");
         assert_ne!(answer, Value::Null);
         Ok(())

@@ -7,12 +7,15 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::support::{
-    HELLO, Service, answer, children_of, done, ampoule, eventually, kill, processes_with, unique_word,
+    HELLO, Service, ampoule, answer, children_of, done, eventually, kill, processes_with,
+    unique_word,
 };
 
 /// A program that has started a child with `word` in its arguments, and sleeps.
 fn sleeper(word: &str) -> String {
-    format!("import subprocess, sys, time\ndef main():\n  subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)', '{word}'], start_new_session=True)\n  time.sleep(60)")
+    format!(
+        "import subprocess, sys, time\ndef main():\n  subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)', '{word}'], start_new_session=True)\n  time.sleep(60)"
+    )
 }
 
 fn no_leaks() -> bool {

@@ -29,7 +29,10 @@ fn main() -> ExitCode {
             let language = if name.ends_with("py") { "python" } else { "nodejs" };
             let answer = service.run(language, code, &json!({"n": 41}));
             assert_eq!(answer["status"], "success", "{answer}");
-            assert_eq!(answer["result"], json!({"present": true, "value": {"n": 42}, "type": "json"}));
+            assert_eq!(
+                answer["result"],
+                json!({"present": true, "value": {"n": 42}, "type": "json"})
+            );
             assert_eq!(answer["stdout"], "hello 41\n");
         }
         Ok(())

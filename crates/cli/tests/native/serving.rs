@@ -21,7 +21,8 @@ pub(crate) fn add(suite: &mut Suite) {
     });
     suite.test("serving::healthz_answers_at_once_under_full_load", || {
         let service = Service::start_with(ampoule().env("SANDBOX_EXECUTOR_MANAGER_POOL_SIZE", "2"));
-        let busy: Vec<_> = (0..8).map(|_| service.start_run("def main():\n  while True: pass")).collect();
+        let busy: Vec<_> =
+            (0..8).map(|_| service.start_run("def main():\n  while True: pass")).collect();
         for _ in 0..20 {
             assert_eq!(service.get("/healthz")?, (200, json!({"status": "ok"})));
             assert_eq!(service.get("/")?, (200, json!({"status": "ok"})));
@@ -50,7 +51,14 @@ pub(crate) fn add(suite: &mut Suite) {
     suite.test("serving::the_manager_is_not_root_and_holds_no_capability", || {
         let service = Service::start();
         let status = fs::read_to_string(format!("/proc/{}/status", service.child.id()))?;
-        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned();
+        let field = |name: &str| {
+            status
+                .lines()
+                .find_map(|line| line.strip_prefix(name))
+                .unwrap_or_default()
+                .trim()
+                .to_owned()
+        };
         if ampoule_jail::is_root() {
             assert!(!field("Uid:").split_whitespace().any(|id| id == "0"), "{status}");
         }

@@ -45,7 +45,9 @@ pub(crate) fn ampoule() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ampoule"));
     for (name, _) in std::env::vars_os() {
         let shown = name.to_string_lossy();
-        if shown.starts_with("SANDBOX_") || (shown.starts_with("AMPOULE_") && shown != "AMPOULE_DATA_DIR") {
+        if shown.starts_with("SANDBOX_")
+            || (shown.starts_with("AMPOULE_") && shown != "AMPOULE_DATA_DIR")
+        {
             command.env_remove(&name);
         }
     }
@@ -119,9 +121,14 @@ pub(crate) fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
     for chunk in bytes.chunks(3) {
-        let word = chunk.iter().fold(0_usize, |word, byte| word << 8 | usize::from(*byte)) << (8 * (3 - chunk.len()));
+        let word = chunk.iter().fold(0_usize, |word, byte| word << 8 | usize::from(*byte))
+            << (8 * (3 - chunk.len()));
         for place in 0..4 {
-            text.push(if place <= chunk.len() { char::from(ALPHABET[word >> (18 - 6 * place) & 63]) } else { '=' });
+            text.push(if place <= chunk.len() {
+                char::from(ALPHABET[word >> (18 - 6 * place) & 63])
+            } else {
+                '='
+            });
         }
     }
     text
@@ -142,13 +149,19 @@ impl Service {
 
     pub(crate) fn start_with(command: &mut Command) -> Self {
         let service = Self::start_unready(command);
-        eventually("the service is ready", || service.get("/readyz").is_ok_and(|(status, _)| status == 200)).unwrap();
+        eventually("the service is ready", || {
+            service.get("/readyz").is_ok_and(|(status, _)| status == 200)
+        })
+        .unwrap();
         service
     }
 
     pub(crate) fn start_unready(command: &mut Command) -> Self {
-        let mut child =
-            command.args(["serve", "--listen", "127.0.0.1:0"]).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap());
         let address = loop {
             let mut line = String::new();
@@ -187,7 +200,11 @@ impl Service {
     fn request(&self, head: &str, body: &[u8]) -> io::Result<(u16, Value)> {
         let mut stream = TcpStream::connect(&self.address)?;
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-        write!(stream, "{head} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len())?;
+        write!(
+            stream,
+            "{head} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        )?;
         // A server may answer and stop listening before it has read everything.
         let _ = stream.write_all(body);
         let mut text = Vec::new();

@@ -113,7 +113,8 @@ pub(crate) fn confine(plan: &Plan<'_>) -> Sys<()> {
 }
 
 fn restrict_paths(plan: &Plan<'_>) -> Sys<()> {
-    let ruleset = sys::landlock_create(plan.landlock_handled, plan.landlock_scoped, plan.landlock_abi)?;
+    let ruleset =
+        sys::landlock_create(plan.landlock_handled, plan.landlock_scoped, plan.landlock_abi)?;
     for rule in plan.landlock_rules {
         let parent = sys::open(rule.path, O_PATH_CLOEXEC)?;
         sys::landlock_allow(ruleset, parent, rule.access & plan.landlock_handled)?;

@@ -130,7 +130,11 @@ fn fd(raw: i32) -> usize {
     (raw as isize).cast_unsigned()
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "the kernel returns an int here")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "the kernel returns an int here"
+)]
 fn as_int(value: usize) -> i32 {
     value as i32
 }
@@ -212,7 +216,11 @@ pub(crate) fn exit(code: i32) -> ! {
 ///
 /// # Safety
 /// `argument` must point to the structure that `request` reads and writes, unaliased.
-pub(crate) unsafe fn ioctl(descriptor: i32, request: u32, argument: *mut core::ffi::c_void) -> Sys<usize> {
+pub(crate) unsafe fn ioctl(
+    descriptor: i32,
+    request: u32,
+    argument: *mut core::ffi::c_void,
+) -> Sys<usize> {
     // SAFETY: the caller vouches for `argument`.
     check("ioctl", unsafe {
         syscall(number::IOCTL, [fd(descriptor), request as usize, argument as usize, 0, 0, 0])
@@ -279,7 +287,10 @@ pub(crate) fn has_no_linux_caps() -> Sys<bool> {
     let mut sets = [u32::MAX; 6];
     // SAFETY: version 3 means two sets of three u32, which the kernel writes to `sets`.
     check("capget", unsafe {
-        syscall(number::CAPGET, [&raw const header as usize, sets.as_mut_ptr() as usize, 0, 0, 0, 0])
+        syscall(
+            number::CAPGET,
+            [&raw const header as usize, sets.as_mut_ptr() as usize, 0, 0, 0, 0],
+        )
     })?;
     Ok(sets == [0; 6])
 }
@@ -450,7 +461,10 @@ pub(crate) fn landlock_allow(ruleset: i32, parent: i32, access: u64) -> Sys<()> 
     let rule = PathBeneath { access, parent };
     // SAFETY: `rule` is a whole landlock_path_beneath_attr and is only read.
     check("landlock_add_rule", unsafe {
-        syscall(LANDLOCK_ADD_RULE, [fd(ruleset), RULE_PATH_BENEATH, &raw const rule as usize, 0, 0, 0])
+        syscall(
+            LANDLOCK_ADD_RULE,
+            [fd(ruleset), RULE_PATH_BENEATH, &raw const rule as usize, 0, 0, 0],
+        )
     })
     .map(drop)
 }

@@ -29,7 +29,8 @@ pub(super) struct Entry {
 
 /// Lists and opens; the entries in the order of their names, and how many there are beyond.
 pub(super) fn collect(workspace: &OwnedFd) -> (Vec<Entry>, u32) {
-    let Ok(directory) = open_beneath(workspace, DIRECTORY, OFlags::RDONLY | OFlags::DIRECTORY) else {
+    let Ok(directory) = open_beneath(workspace, DIRECTORY, OFlags::RDONLY | OFlags::DIRECTORY)
+    else {
         // The program removed it: no artifacts.
         return (Vec::new(), 0);
     };

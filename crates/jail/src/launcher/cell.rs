@@ -147,7 +147,8 @@ fn build(recipe: &Recipe<'_>, setup: BorrowedFd<'_>) -> Jail<()> {
     let [snmp, snmp6] = counters;
     let (snmp, snmp6) = (snmp?, snmp6?);
     give_everything_away()?;
-    let handed: [BorrowedFd<'_>; HANDED] = [workspace.as_fd(), tmp.as_fd(), snmp.as_fd(), snmp6.as_fd()];
+    let handed: [BorrowedFd<'_>; HANDED] =
+        [workspace.as_fd(), tmp.as_fd(), snmp.as_fd(), snmp6.as_fd()];
     wire::send(setup, &[READY], &handed).step("hand the cell over")?;
     // Everything goes now; their owners must not close the numbers once more.
     std::mem::forget((workspace, tmp, snmp, snmp6));
@@ -181,9 +182,16 @@ fn loopback_up() -> Jail<()> {
 fn mount_root(recipe: &Recipe<'_>) -> Jail<()> {
     let quiet = MountFlags::NOSUID | MountFlags::NODEV;
     for (options, target) in &recipe.image.overlays {
-        let options = CString::new(options.as_str()).map_err(io::Error::from).step("mount an overlay")?;
-        mount(MOUNT_SOURCE, target, "overlay", quiet | MountFlags::RDONLY, Some(options.as_c_str()))
-            .step_with(|| format!("mount the overlay of {target}"))?;
+        let options =
+            CString::new(options.as_str()).map_err(io::Error::from).step("mount an overlay")?;
+        mount(
+            MOUNT_SOURCE,
+            target,
+            "overlay",
+            quiet | MountFlags::RDONLY,
+            Some(options.as_c_str()),
+        )
+        .step_with(|| format!("mount the overlay of {target}"))?;
     }
     mount_bind_recursive(recipe.devices.as_str(), "/n/dev").step("show the device nodes")?;
     const RDONLY_NOSUID_NOEXEC: u64 = 1 | 2 | 8;
@@ -199,7 +207,8 @@ fn mount_root(recipe: &Recipe<'_>) -> Jail<()> {
 }
 
 fn mount_tmpfs(target: &str, bytes: u64, inodes: u32, mode: u32, flags: MountFlags) -> Jail<()> {
-    let options = format!("size={bytes},nr_inodes={inodes},mode={mode:o},uid={PROGRAM_ID},gid={PROGRAM_ID}");
+    let options =
+        format!("size={bytes},nr_inodes={inodes},mode={mode:o},uid={PROGRAM_ID},gid={PROGRAM_ID}");
     let options = CString::new(options).map_err(io::Error::from).step("mount a tmpfs")?;
     mount("tmpfs", target, "tmpfs", flags, Some(options.as_c_str()))
         .step_with(|| format!("mount {target}"))

@@ -2,6 +2,7 @@
 //! namespace in its own user namespace. It never sees code, arguments or output.
 
 mod artifacts;
+mod assembly;
 mod cell;
 mod root;
 mod rules;
@@ -12,7 +13,7 @@ use std::{
     collections::VecDeque,
     fs::File,
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd},
     time::{Duration, Instant},
 };
 
@@ -21,21 +22,20 @@ use rustix::{
     event::{Timespec, epoll},
     fs::{OFlags, fcntl_getfl, fcntl_setfl},
     io::Errno,
-    pipe::{PipeFlags, pipe_with},
     process::{Signal, set_parent_process_death_signal},
     thread::set_name,
 };
 
-pub(crate) use root::finish_device_directory;
 use root::Image;
+pub(crate) use root::finish_device_directory;
 use rules::Rules;
-use slot::{Handles, Lease, Process, Slot, State};
+use slot::{Lease, Process, Slot, State};
 
 use crate::{
     cgroup::Meters,
     error::{Jail, JailError, Step},
     keeper::{CONFIG_FD, FIRST_GROUP_FD, SOCKET_FD, Start, read_json},
-    protocol::{CellLimits, Command, MESSAGE_LEN, Report},
+    protocol::{Command, MESSAGE_LEN, Report},
     seccomp, sys, wire,
 };
 
@@ -117,7 +117,10 @@ impl Launcher {
         let policy = seccomp::Policy::parse(&start.config.policy)
             .map_err(io::Error::other)
             .step("read the system call policy")?;
-        let filter = policy.compile(seccomp::Arch::NATIVE).map_err(io::Error::other).step("compile the policy")?;
+        let filter = policy
+            .compile(seccomp::Arch::NATIVE)
+            .map_err(io::Error::other)
+            .step("compile the policy")?;
         let landlock_abi = sys::landlock_abi().map_err(|_| {
             JailError::new(
                 "find Landlock; hint: boot with `lsm=landlock,…` (kernel 5.13 or newer)",
@@ -165,17 +168,23 @@ impl Launcher {
                 tv_sec: wait.as_secs().cast_signed(),
                 tv_nsec: wait.subsec_nanos().into(),
             });
-            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
+            match epoll::wait(
+                &self.epoll,
+                rustix::buffer::spare_capacity(&mut events),
+                timeout.as_ref(),
+            ) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error).step("wait for events"),
+            }
+            // Commands first: a lease was sent before the program could run, so it is here before
+            // the program's end is looked at.
+            self.flush();
+            if !self.take_commands()? {
+                return Ok(());
             }
             for event in events.drain(..) {
                 let token = event.data.u64();
                 if token == SOCKET_TOKEN {
-                    self.flush();
-                    if !self.take_commands()? {
-                        return Ok(());
-                    }
                     continue;
                 }
                 let index = usize::try_from(token >> 2).unwrap_or(usize::MAX);
@@ -264,7 +273,9 @@ impl Launcher {
                 Err(Errno::AGAIN) => return Ok(true),
                 Err(error) => return Err(error).step("receive a command"),
             };
-            let command = Command::decode(&buffer[..length]).map_err(io::Error::other).step("read a command")?;
+            let command = Command::decode(&buffer[..length])
+                .map_err(io::Error::other)
+                .step("read a command")?;
             self.obey(command);
         }
     }
@@ -310,168 +321,6 @@ impl Launcher {
 
     fn slot_mut(&mut self, number: u32) -> Option<&mut Slot> {
         self.slots.get_mut(number as usize).and_then(Option::as_mut)
-    }
-
-    /// Clones the first process of a new cell.
-    fn prepare(&mut self, ticket: u32, template: u32, limits: CellLimits) -> Jail<()> {
-        let template = template as usize;
-        let unknown = || JailError::new("find the template", io::ErrorKind::NotFound);
-        let image = self.images.get(template).ok_or_else(unknown)?;
-        let index = self
-            .slots
-            .iter()
-            .position(Option::is_none)
-            .ok_or_else(|| JailError::new("find a free slot", io::ErrorKind::WouldBlock))?;
-        self.runs += 1;
-        let group = self.meters.create(format!("{index}-{}", self.runs), &limits)?;
-        let mut slot = Slot::new(ticket, template, limits);
-        let (ours, theirs) = wire::pair().step("make a setup socket")?;
-        let recipe = cell::Recipe {
-            image,
-            devices: if self.two_ids { format!("/d/{index}") } else { "/d/shared".to_owned() },
-            disk: limits.disk,
-            two_ids: self.two_ids,
-            joins: group.joins().collect(),
-        };
-        // SAFETY: the launcher never starts a thread.
-        let cloned = unsafe { sys::clone3(cell::NAMESPACES, group.clone_into()) };
-        let child = match cloned {
-            Ok(Some(child)) => child,
-            Ok(None) => cell::run(&recipe, &theirs),
-            Err(fault) => {
-                self.meters.remove(&group);
-                return Err(fault.into());
-            }
-        };
-        drop(recipe);
-        // SAFETY: clone3 has just made this descriptor for us alone.
-        let pidfd = unsafe { OwnedFd::from_raw_fd(child.pidfd) };
-        slot.cell = Some(Process { pidfd });
-        slot.group = Some(group);
-        slot.setup = Some(ours);
-        self.slots[index] = Some(slot);
-        let opened = self.open_gate(index, child.pid);
-        if let Err(error) = &opened {
-            self.fail(index, &error.to_string());
-        }
-        Ok(())
-    }
-
-    /// Maps the ids of a new cell and lets it go on.
-    fn open_gate(&self, index: usize, pid: i32) -> Jail<()> {
-        let write = |file: &str, text: &str| {
-            std::fs::write(format!("/proc/{pid}/{file}"), text).step_with(|| format!("write {file} of a cell"))
-        };
-        let program = cell::PROGRAM_ID;
-        let map = if self.two_ids {
-            let first = self.id_base + 1 + 2 * u32::try_from(index).unwrap_or(u32::MAX);
-            format!("0 {first} 1\n{program} {} 1", first + 1)
-        } else {
-            write("setgroups", "deny")?;
-            format!("{program} 0 1")
-        };
-        write("uid_map", &map)?;
-        write("gid_map", &map)?;
-        let Some(Slot { cell: Some(cell), setup: Some(setup), .. }) = &self.slots[index] else { return Ok(()) };
-        self.watch_slot(index, CELL, cell.pidfd.as_fd())?;
-        self.watch_slot(index, SETUP, setup.as_fd())?;
-        wire::send(setup.as_fd(), b"m", &[]).step("start a cell")
-    }
-
-    fn watch_slot(&self, index: usize, what: u64, fd: BorrowedFd<'_>) -> Jail<()> {
-        watch(&self.epoll, fd, (index as u64) << 2 | what, epoll::EventFlags::IN)
-    }
-
-    /// A process under construction has spoken.
-    fn hear_setup(&mut self, index: usize) {
-        let Some(slot) = self.slots.get_mut(index).and_then(Option::as_mut) else { return };
-        let Some(setup) = &slot.setup else { return };
-        let mut buffer = [0; SETUP_ERROR_LEN];
-        let heard = wire::receive_now(setup, &mut buffer);
-        if heard.as_ref().is_err_and(|error| *error == Errno::AGAIN) {
-            // The word was another slot's that had this number a moment ago.
-            return;
-        }
-        // Copies of this socket live on in children until they close them, so say it expressly.
-        let _ = epoll::delete(&self.epoll, setup);
-        slot.setup = None;
-        let outcome = match (slot.state, heard) {
-            (State::Building, Ok(Some((1, descriptors)))) if buffer[0] == cell::READY => {
-                match <[OwnedFd; cell::HANDED]>::try_from(descriptors) {
-                    Ok([workspace, tmp, snmp, snmp6]) => {
-                        slot.handles = Some(Handles { workspace, tmp, snmp, snmp6 });
-                        self.start_worker(index).map_err(|error| error.to_string())
-                    }
-                    Err(_) => Err("build a sandbox: the cell handed over something else".to_owned()),
-                }
-            }
-            (State::Confining, Ok(Some((1, descriptors)))) if buffer[0] == crate::confine::CONFINED => {
-                slot.state = State::Prepared;
-                slot.pipes.extend(descriptors);
-                let pipes = std::mem::take(&mut slot.pipes);
-                let slot_number = u32::try_from(index).unwrap_or(u32::MAX);
-                let report = Report::Prepared { ticket: slot.ticket, slot: slot_number };
-                self.tell(&report, pipes);
-                Ok(())
-            }
-            (State::Building | State::Confining, Ok(Some((length, _)))) => {
-                Err(String::from_utf8_lossy(buffer[..length].get(1..).unwrap_or_default()).into_owned())
-            }
-            (State::Building | State::Confining, _) => {
-                Err("build a sandbox: its first process ended early".to_owned())
-            }
-            _ => Ok(()),
-        };
-        if let Err(text) = outcome {
-            self.fail(index, &text);
-        }
-    }
-
-    /// Clones the worker into a finished cell.
-    fn start_worker(&mut self, index: usize) -> Jail<()> {
-        let Some(slot) = self.slots[index].as_mut() else { return Ok(()) };
-        let (Some(cell), Some(group)) = (&slot.cell, &slot.group) else { return Ok(()) };
-        let image = &self.images[slot.template];
-        let new_pipe = || pipe_with(PipeFlags::CLOEXEC).step("make a pipe");
-        let (request_out, request_in) = new_pipe()?;
-        let (stdout_out, stdout_in) = new_pipe()?;
-        let (stderr_out, stderr_in) = new_pipe()?;
-        let (result_out, result_in) = new_pipe()?;
-        let (ours, theirs) = wire::pair().step("make a setup socket")?;
-        let recipe = worker::Recipe {
-            cell: cell.pidfd.as_fd(),
-            descriptors: [request_out.as_fd(), stdout_in.as_fd(), stderr_in.as_fd(), result_in.as_fd()],
-            setup: &theirs,
-            joins: group.joins().collect(),
-            command: worker::Command::new(&image.command, &image.environment, slot.limits.memory)?,
-            rules: &self.rules,
-            processes: slot.limits.processes,
-            disk: slot.limits.disk,
-            two_ids: self.two_ids,
-        };
-        // Children are born in the cell's pid namespace while this holds.
-        sys::setns(cell.pidfd.as_raw_fd(), 0x2000_0000)?;
-        // SAFETY: the launcher never starts a thread.
-        let cloned = unsafe { sys::clone3(0, group.clone_into()) };
-        if matches!(cloned, Ok(None)) {
-            worker::run(&recipe);
-        }
-        let back = sys::setns(self.pid_namespace.as_raw_fd(), 0x2000_0000);
-        if back.is_err() {
-            // Every later process would be born in a dying cell. The keeper starts another of us.
-            sys::exit(1);
-        }
-        let Some(child) = cloned? else { return Ok(()) };
-        drop(recipe);
-        // SAFETY: clone3 has just made this descriptor for us alone.
-        let pidfd = unsafe { OwnedFd::from_raw_fd(child.pidfd) };
-        watch(&self.epoll, pidfd.as_fd(), (index as u64) << 2 | WORKER, epoll::EventFlags::IN)?;
-        watch(&self.epoll, ours.as_fd(), (index as u64) << 2 | SETUP, epoll::EventFlags::IN)?;
-        slot.worker = Some(Process { pidfd });
-        slot.setup = Some(ours);
-        slot.pipes = vec![request_in, stdout_out, stderr_out, result_out];
-        slot.state = State::Confining;
-        Ok(())
     }
 
     /// A sandbox could not be built: tells the manager and takes everything back.
@@ -555,7 +404,8 @@ impl Launcher {
             _ => (Vec::new(), 0),
         };
         for entry in entries {
-            let report = Report::File { slot: number, note: entry.note, size: entry.size, name: entry.name };
+            let report =
+                Report::File { slot: number, note: entry.note, size: entry.size, name: entry.name };
             self.tell(&report, entry.file.into_iter().collect());
         }
         self.tell(&Report::Collected { slot: number, more }, Vec::new());
@@ -586,6 +436,11 @@ fn forget(epoll: &OwnedFd, process: &mut Option<Process>) {
     if let Some(process) = process.take() {
         let _ = epoll::delete(epoll, &process.pidfd);
     }
+}
+
+/// The token of one descriptor of a slot.
+fn token(index: usize, what: u64) -> u64 {
+    (index as u64) << 2 | what
 }
 
 fn watch(epoll: &OwnedFd, fd: BorrowedFd<'_>, token: u64, events: epoll::EventFlags) -> Jail<()> {

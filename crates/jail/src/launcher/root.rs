@@ -61,14 +61,22 @@ pub(super) fn build(templates: &[Template], two_ids: bool) -> Jail<Vec<Image>> {
         .transpose()
         .step("take the device nodes")?;
     let base = Path::new(DEVICES);
-    mount(MOUNT_SOURCE, base, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(c"mode=0755,size=64m"))
-        .step("mount the launcher's root")?;
+    mount(
+        MOUNT_SOURCE,
+        base,
+        "tmpfs",
+        MountFlags::NOSUID | MountFlags::NODEV,
+        Some(c"mode=0755,size=64m"),
+    )
+    .step("mount the launcher's root")?;
     for name in ["proc", "n", "empty", "s", "t", "d"] {
         fs::create_dir(base.join(name)).step("make a directory of the launcher's root")?;
     }
     match devices {
-        Some(devices) => move_mount(devices, "", CWD, base.join("d"), MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-            .step("move the device nodes")?,
+        Some(devices) => {
+            move_mount(devices, "", CWD, base.join("d"), MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+                .step("move the device nodes")?
+        }
         None => bind_devices(&base.join("d/shared"))?,
     }
     let (system, links) = mount_system(base)?;
@@ -77,8 +85,14 @@ pub(super) fn build(templates: &[Template], two_ids: bool) -> Jail<Vec<Image>> {
         .enumerate()
         .map(|(index, template)| mount_template(base, index, template, &system, &links))
         .collect::<Jail<Vec<_>>>()?;
-    mount("proc", base.join("proc"), "proc", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None)
-        .step("mount the launcher's /proc")?;
+    mount(
+        "proc",
+        base.join("proc"),
+        "proc",
+        MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
+        None,
+    )
+    .step("mount the launcher's /proc")?;
     enter(base)?;
     Ok(images)
 }
@@ -97,7 +111,8 @@ fn bind_devices(directory: &Path) -> Jail<()> {
     for (name, _, _) in DEVICE_NODES {
         let target = directory.join(name);
         fs::write(&target, "").step("make a place for a device")?;
-        mount_bind(Path::new("/dev").join(name), target).step_with(|| format!("show /dev/{name}"))?;
+        mount_bind(Path::new("/dev").join(name), target)
+            .step_with(|| format!("show /dev/{name}"))?;
     }
     finish_device_directory(directory)
 }
@@ -106,7 +121,12 @@ fn bind_devices(directory: &Path) -> Jail<()> {
 pub(crate) fn finish_device_directory(directory: impl AsRef<Path>) -> Jail<()> {
     let directory = directory.as_ref();
     fs::create_dir(directory.join("shm")).step("make /dev/shm")?;
-    let links = [("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2")];
+    let links = [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+    ];
     for (name, target) in links {
         symlink(target, directory.join(name)).step("make a link in /dev")?;
     }
@@ -116,7 +136,10 @@ pub(crate) fn finish_device_directory(directory: impl AsRef<Path>) -> Jail<()> {
 /// A directory under `base` and the path that a program sees it at.
 type Shown = (String, String);
 
-fn mount_system(base: &Path) -> Jail<(Vec<Shown>, Vec<(String, PathBuf)>)> {
+/// A link of the host's: the path that a program sees it at, and its target.
+type Link = (String, PathBuf);
+
+fn mount_system(base: &Path) -> Jail<(Vec<Shown>, Vec<Link>)> {
     let (mut shown, mut links) = (Vec::new(), Vec::new());
     for path in SYSTEM.into_iter().chain(SYSTEM_ALIASES) {
         match fs::symlink_metadata(path) {
@@ -137,7 +160,13 @@ fn mount_system(base: &Path) -> Jail<(Vec<Shown>, Vec<(String, PathBuf)>)> {
 /// Mounts a copy of `source` at the new directory `target`.
 fn clone_mount(source: &Path, target: &Path) -> Jail<()> {
     fs::create_dir(target).step("make a mount point")?;
-    let open = |flags| open_tree(CWD, source, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | flags);
+    let open = |flags| {
+        open_tree(
+            CWD,
+            source,
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | flags,
+        )
+    };
     // A tree with mounts of the host's beneath can only be copied with them; the overlay above
     // does not show them all the same.
     let tree = open(OpenTreeFlags::empty())
@@ -152,16 +181,21 @@ fn mount_template(
     index: usize,
     template: &Template,
     system: &[Shown],
-    links: &[(String, PathBuf)],
+    links: &[Link],
 ) -> Jail<Image> {
     let home = base.join(format!("t/{index}"));
     let root = home.join("root");
     let inside = |path: &str| -> Jail<PathBuf> {
         match path.strip_prefix('/') {
-            Some(relative) if !relative.is_empty() && !relative.split('/').any(|part| part == "..") => {
+            Some(relative)
+                if !relative.is_empty() && !relative.split('/').any(|part| part == "..") =>
+            {
                 Ok(root.join(relative))
             }
-            _ => Err(JailError::new(format!("use `{path}` inside a sandbox"), std::io::ErrorKind::InvalidInput)),
+            _ => Err(JailError::new(
+                format!("use `{path}` inside a sandbox"),
+                std::io::ErrorKind::InvalidInput,
+            )),
         }
     };
     let make = |path: &Path| fs::create_dir_all(path).step("make a directory of a template");

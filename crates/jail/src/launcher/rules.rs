@@ -89,19 +89,19 @@ impl Rules {
     pub(super) fn resource_limits(&self, processes: u32, disk: u64) -> [ResourceLimit; 11] {
         let limit = |resource, value| ResourceLimit { resource, value };
         [
-            limit(1, disk),                     // FSIZE
-            limit(3, 8 << 20),                  // STACK
-            limit(4, 0),                        // CORE
+            limit(1, disk),    // FSIZE
+            limit(3, 8 << 20), // STACK
+            limit(4, 0),       // CORE
             // NPROC, per id and user namespace: a little above the control group's limit, which
             // counts what it refuses.
             limit(6, u64::from(processes) + 32),
-            limit(7, 512),                      // NOFILE
-            limit(8, 64 << 10),                 // MEMLOCK
-            limit(10, 256),                     // LOCKS
-            limit(11, 256),                     // SIGPENDING
-            limit(12, 0),                       // MSGQUEUE
-            limit(13, 0),                       // NICE
-            limit(14, 0),                       // RTPRIO
+            limit(7, 512),      // NOFILE
+            limit(8, 64 << 10), // MEMLOCK
+            limit(10, 256),     // LOCKS
+            limit(11, 256),     // SIGPENDING
+            limit(12, 0),       // MSGQUEUE
+            limit(13, 0),       // NICE
+            limit(14, 0),       // RTPRIO
         ]
     }
 }

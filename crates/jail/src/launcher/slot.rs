@@ -211,7 +211,10 @@ mod tests {
     fn counters_are_read_from_both_layouts() {
         let v4 = "Ip: Forwarding OutNoRoutes X\nIp: 2 7 1\nIcmp: OutNoRoutes\nIcmp: 5\n";
         assert_eq!(column(v4, "Ip:", "OutNoRoutes"), Some(7));
-        assert_eq!(row("Ip6InReceives   \t3\nIp6OutNoRoutes                  \t4\n", "Ip6OutNoRoutes"), Some(4));
+        assert_eq!(
+            row("Ip6InReceives   \t3\nIp6OutNoRoutes                  \t4\n", "Ip6OutNoRoutes"),
+            Some(4)
+        );
         assert_eq!(column("", "Ip:", "OutNoRoutes"), None);
     }
 }

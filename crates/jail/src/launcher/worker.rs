@@ -22,7 +22,8 @@ use crate::{
 /// Where a worker keeps its setup socket, above the program's four descriptors.
 const SETUP_FD: i32 = 4;
 /// The namespaces of the cell that are joined by its first process's pidfd.
-const JOINED: i32 = 0x1000_0000 | 0x0002_0000 | 0x0800_0000 | 0x0400_0000 | 0x4000_0000 | 0x0200_0000;
+const JOINED: i32 =
+    0x1000_0000 | 0x0002_0000 | 0x0800_0000 | 0x0400_0000 | 0x4000_0000 | 0x0200_0000;
 
 /// The command that is executed, laid out ahead for the kernel.
 pub(super) struct Command {
@@ -33,13 +34,20 @@ pub(super) struct Command {
 
 impl Command {
     /// Fills in the heap size and lays the strings out.
-    pub(super) fn new(command: &[String], environment: &[(String, String)], memory: u64) -> Jail<Self> {
+    pub(super) fn new(
+        command: &[String],
+        environment: &[(String, String)],
+        memory: u64,
+    ) -> Jail<Self> {
         // What is left is the interpreter's own, and what the kernel sees before the heap's end.
         let heap = ((memory / 4 * 3).max(memory.saturating_sub(64 << 20)) >> 20).to_string();
         let string = |text: String| {
-            CString::new(text.replace("{heap_mb}", &heap)).map_err(io::Error::from).step("lay out the command")
+            CString::new(text.replace("{heap_mb}", &heap))
+                .map_err(io::Error::from)
+                .step("lay out the command")
         };
-        let arguments = command.iter().map(|text| string(text.clone())).collect::<Jail<Vec<_>>>()?;
+        let arguments =
+            command.iter().map(|text| string(text.clone())).collect::<Jail<Vec<_>>>()?;
         let environment = environment
             .iter()
             .map(|(name, value)| string(format!("{name}={value}")))
@@ -107,7 +115,9 @@ fn start(recipe: &Recipe<'_>) -> Jail<sys::Fault> {
 
 /// Puts the four descriptors of a program at 0 to 3 and the setup socket above them.
 fn lay_out(descriptors: &[BorrowedFd<'_>; 4], setup: &OwnedFd) -> Jail<()> {
-    let copy = |fd: BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, SETUP_FD + 1).step("copy a descriptor");
+    let copy = |fd: BorrowedFd<'_>| {
+        rustix::io::fcntl_dupfd_cloexec(fd, SETUP_FD + 1).step("copy a descriptor")
+    };
     let mut copies = Vec::with_capacity(5);
     for descriptor in descriptors {
         copies.push(copy(*descriptor)?);

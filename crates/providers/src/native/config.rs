@@ -9,7 +9,8 @@ use ampoule_core::Result;
 use ampoule_jail::{LauncherConfig, SkeletonFile, Template, Tree, seccomp::DEFAULT_POLICY};
 
 use crate::runtimes::{
-    Interpreter, PACKAGES_INSIDE, Placeholders, RuntimeFolder, packages_dir, resolve_from_environment,
+    Interpreter, PACKAGES_INSIDE, Placeholders, RuntimeFolder, packages_dir,
+    resolve_from_environment,
 };
 
 /// Where the runner is inside a sandbox.
@@ -79,13 +80,18 @@ fn template(runtime: &NativeRuntime) -> Template {
         packages: PACKAGES_INSIDE,
         heap_mb: None,
     };
-    let mut environment: Vec<(String, String)> = folder.environment(&placeholders).into_iter().collect();
+    let mut environment: Vec<(String, String)> =
+        folder.environment(&placeholders).into_iter().collect();
     if let Some(path) = &interpreter.library_path {
         environment.push(("LD_LIBRARY_PATH".to_owned(), path.clone()));
     }
-    let prefix = interpreter.prefix_tree.iter().map(|tree| (tree.host.clone(), tree.inside.clone()));
+    let prefix =
+        interpreter.prefix_tree.iter().map(|tree| (tree.host.clone(), tree.inside.clone()));
     let packages = packages.iter().map(|source| (source.clone(), PACKAGES_INSIDE.to_owned()));
-    let file = |path: &str, content: &str| SkeletonFile { path: path.to_owned(), content: content.to_owned() };
+    let file = |path: &str, content: &str| SkeletonFile {
+        path: path.to_owned(),
+        content: content.to_owned(),
+    };
     Template {
         name: folder.language().to_string(),
         trees: prefix.chain(packages).map(|(source, target)| Tree { source, target }).collect(),

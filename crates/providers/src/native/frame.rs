@@ -53,7 +53,9 @@ struct ResultFrame {
     error: Option<ProgramError>,
 }
 
-fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
+fn present<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Box<RawValue>>, D::Error> {
     Box::<RawValue>::deserialize(deserializer).map(Some)
 }
 
@@ -107,7 +109,9 @@ impl FrameReader {
             return malformed("a frame without this run's nonce");
         }
         match (frame.value, frame.error) {
-            (Some(value), None) if value.get().len() > MAX_VALUE => malformed("a value that is too large"),
+            (Some(value), None) if value.get().len() > MAX_VALUE => {
+                malformed("a value that is too large")
+            }
             (Some(value), None) if json_depth(value.get()) > MAX_JSON_DEPTH => {
                 malformed("a value that is nested too deeply")
             }
@@ -174,7 +178,11 @@ mod tests {
             &u32::MAX.to_le_bytes(),
         ] {
             for piece in [1, 3, bytes.len()] {
-                assert!(matches!(read(bytes, piece), FrameEvidence::Malformed(_)), "{:?}", String::from_utf8_lossy(bytes));
+                assert!(
+                    matches!(read(bytes, piece), FrameEvidence::Malformed(_)),
+                    "{:?}",
+                    String::from_utf8_lossy(bytes)
+                );
             }
         }
         assert_eq!(read(&[], 1), FrameEvidence::Absent);

@@ -1,8 +1,8 @@
-//! The connection to a launcher, shared by every sandbox: commands go out through one writer,
-//! reports come in through one reader and are handed to whom they concern.
+//! The connection to a launcher, shared by every sandbox: commands go out at once or through one
+//! queue, reports come in through one reader and are handed to whom they concern.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     io,
     os::fd::{AsRawFd, OwnedFd},
     sync::{
@@ -16,7 +16,7 @@ use ampoule_core::Result;
 use ampoule_jail::{CellLimits, Command, Connection, Keeper, Report};
 use tokio::{
     io::{Interest, unix::AsyncFd},
-    sync::{mpsc, oneshot, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
@@ -101,6 +101,8 @@ type PrepareOutcome =
 struct Shared {
     /// The launcher is gone: nothing that is asked for now would ever be answered.
     closed: bool,
+    /// Commands for which the socket had no room.
+    queue: VecDeque<Command>,
     tickets: HashMap<u32, oneshot::Sender<PrepareOutcome>>,
     slots: HashMap<u32, mpsc::UnboundedSender<Delivery>>,
 }
@@ -108,8 +110,10 @@ struct Shared {
 /// A ready launcher.
 #[derive(Debug)]
 pub(super) struct Link {
-    commands: mpsc::UnboundedSender<Command>,
+    connection: AsyncFd<Connection>,
     shared: Mutex<Shared>,
+    /// Says that a command waits for room in the socket.
+    waiting: Notify,
     next_ticket: AtomicU32,
     cgroup_version: u32,
     two_ids: bool,
@@ -135,13 +139,42 @@ impl Link {
         self.shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
+    /// Sends a command, at once if the socket has room: what the caller does next comes after it.
     fn send(&self, command: Command) {
-        // The writer ends with the launcher; whoever waits for an answer learns it that way.
-        let _ = self.commands.send(command);
+        let mut shared = self.shared();
+        if shared.queue.is_empty() {
+            match self.connection.get_ref().send(&command) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // Sent; or the launcher is gone, and whoever waits for an answer learns it.
+                _ => return,
+            }
+        }
+        shared.queue.push_back(command);
+        drop(shared);
+        self.waiting.notify_one();
+    }
+
+    /// Sends what had to wait, for as long as the launcher is there.
+    async fn write_queue(&self) {
+        loop {
+            self.waiting.notified().await;
+            loop {
+                let Some(command) = self.shared().queue.front().copied() else { break };
+                let sent = self.connection.async_io(Interest::WRITABLE, |c| c.send(&command)).await;
+                if sent.is_err() {
+                    return;
+                }
+                self.shared().queue.pop_front();
+            }
+        }
     }
 
     /// Has a sandbox built.
-    pub(super) async fn prepare(self: &Arc<Self>, template: u32, limits: CellLimits) -> Result<Prepared> {
+    pub(super) async fn prepare(
+        self: &Arc<Self>,
+        template: u32,
+        limits: CellLimits,
+    ) -> Result<Prepared> {
         let ticket = self.next_ticket.fetch_add(1, Ordering::Relaxed) & 0x7fff_ffff;
         let (sender, receiver) = oneshot::channel();
         {
@@ -152,10 +185,8 @@ impl Link {
             shared.tickets.insert(ticket, sender);
         }
         self.send(Command::Prepare { ticket, template, limits });
-        let (number, reports, descriptors) = receiver
-            .await
-            .map_err(|_| error::launcher_lost())?
-            .map_err(error::not_built)?;
+        let (number, reports, descriptors) =
+            receiver.await.map_err(|_| error::launcher_lost())?.map_err(error::not_built)?;
         let slot = SlotHandle { link: Arc::clone(self), number, reports, released: false };
         let descriptors = descriptors
             .try_into()
@@ -169,15 +200,17 @@ impl Link {
     /// that is released may be another's with the very next report.
     fn dispatch(&self, report: Report, descriptors: Vec<OwnedFd>) {
         let mut shared = self.shared();
+        let mut unwanted = None;
         match report {
             Report::Ready { .. } => {}
             Report::Prepared { ticket, slot } => {
                 let (sender, reports) = mpsc::unbounded_channel();
                 shared.slots.insert(slot, sender);
                 let waiting = shared.tickets.remove(&ticket);
-                if !waiting.is_some_and(|asker| asker.send(Ok((slot, reports, descriptors))).is_ok()) {
+                let built = Ok((slot, reports, descriptors));
+                if waiting.is_none_or(|asker| asker.send(built).is_err()) {
                     // Whoever asked has gone.
-                    self.send(Command::Release { slot });
+                    unwanted = Some(slot);
                 }
             }
             Report::Failed { ticket, text } => {
@@ -190,12 +223,18 @@ impl Link {
                     let _ = sender.send((report, descriptors));
                 }
             }
-            Report::Ended { slot, .. } | Report::File { slot, .. } | Report::Collected { slot, .. } => {
+            Report::Ended { slot, .. }
+            | Report::File { slot, .. }
+            | Report::Collected { slot, .. } => {
                 if let Some(sender) = shared.slots.get(&slot) {
                     // A receiver that is gone has let its slot go.
                     let _ = sender.send((report, descriptors));
                 }
             }
+        }
+        drop(shared);
+        if let Some(slot) = unwanted {
+            self.send(Command::Release { slot });
         }
     }
 }
@@ -213,7 +252,10 @@ pub(super) fn tend(
             reason = follow(&control, &sender) => reason,
             () = closing.cancelled() => "it has been shut down".to_owned(),
         };
-        sender.send_replace(LinkState::Down(reason));
+        if let LinkState::Up(link) = sender.send_replace(LinkState::Down(reason)) {
+            // Sandboxes that were never given back may still hold it open.
+            link.connection.get_ref().close();
+        }
         let Control(keeper) = control.into_inner();
         let cleared = tokio::task::spawn_blocking(move || keeper.shutdown(CLEAR_UP)).await;
         if !matches!(cleared, Ok(Ok(()))) {
@@ -265,39 +307,36 @@ async fn follow(control: &AsyncFd<Control>, state: &watch::Sender<LinkState>) ->
 }
 
 /// Serves one launcher to its end. An error is what kept it from starting.
-async fn serve(connection: Connection, state: &watch::Sender<LinkState>) -> std::result::Result<(), String> {
+async fn serve(
+    connection: Connection,
+    state: &watch::Sender<LinkState>,
+) -> std::result::Result<(), String> {
     let text = |error: io::Error| error.to_string();
     let interest = Interest::READABLE | Interest::WRITABLE;
     let connection = watch_descriptor(connection, interest).map_err(text)?;
-    let receive = || connection.async_io(Interest::READABLE, Connection::receive);
-    let (cgroup_version, two_ids) = match receive().await.map_err(text)? {
+    let first = connection.async_io(Interest::READABLE, Connection::receive).await;
+    let (cgroup_version, two_ids) = match first.map_err(text)? {
         Some((Report::Ready { cgroup_version, two_ids, .. }, _)) => (cgroup_version, two_ids),
         Some((Report::Failed { text, .. }, _)) => return Err(text),
         _ => return Err("it ended before it was ready".to_owned()),
     };
-    let (commands, mut queue) = mpsc::unbounded_channel();
     let link = Arc::new(Link {
-        commands,
+        connection,
         shared: Mutex::default(),
+        waiting: Notify::new(),
         next_ticket: AtomicU32::new(0),
         cgroup_version,
         two_ids,
     });
     state.send_replace(LinkState::Up(Arc::clone(&link)));
-    let write = async {
-        while let Some(command) = queue.recv().await {
-            if connection.async_io(Interest::WRITABLE, |c| c.send(&command)).await.is_err() {
-                return;
-            }
-        }
-    };
     let read = async {
+        let receive = || link.connection.async_io(Interest::READABLE, Connection::receive);
         while let Ok(Some((report, descriptors))) = receive().await {
             link.dispatch(report, descriptors);
         }
     };
     tokio::select! {
-        () = write => {}
+        () = link.write_queue() => {}
         () = read => {}
     }
     // Whoever waits learns that nothing will come.

@@ -74,7 +74,8 @@ impl Native {
                 .iter()
                 .zip(0..)
                 .map(|(runtime, index)| {
-                    let info = TemplateInfo { index, heap_aborts: runtime.folder.manifest.heap_aborts };
+                    let info =
+                        TemplateInfo { index, heap_aborts: runtime.folder.manifest.heap_aborts };
                     (runtime.folder.language().clone(), info)
                 })
                 .collect(),
@@ -118,7 +119,11 @@ fn capabilities(config: &NativeConfig) -> Capabilities {
         .max()
         .unwrap_or(0);
     Capabilities {
-        languages: config.runtimes.iter().map(|runtime| runtime.folder.language().clone()).collect(),
+        languages: config
+            .runtimes
+            .iter()
+            .map(|runtime| runtime.folder.language().clone())
+            .collect(),
         isolation: IsolationLevel::Process,
         evidence: EvidenceGrade::Kernel,
         value_channel: ValueChannel::Separate,
@@ -161,7 +166,8 @@ impl Provider for Native {
         let link = self.link().await?;
         let prepared = link.prepare(template.index, limits).await?;
         let isolation = isolation_report(&link);
-        let sandbox = NativeSandbox::start(prepared, isolation, template.heap_aborts, PATIENCE).await?;
+        let sandbox =
+            NativeSandbox::start(prepared, isolation, template.heap_aborts, PATIENCE).await?;
         Ok(Box::new(sandbox))
     }
 

@@ -70,7 +70,11 @@ struct Heard {
 
 impl Run {
     /// Drives the execution to its end and gives the slot back.
-    pub(super) async fn drive(mut self, channels: Channels, request: &ExecuteRequest) -> SlotHandle {
+    pub(super) async fn drive(
+        mut self,
+        channels: Channels,
+        request: &ExecuteRequest,
+    ) -> SlotHandle {
         let last = match self.execute(channels, request).await {
             Ok(finished) => Ok(Event::Finished(Box::new(finished))),
             Err(error) => Err(error),
@@ -117,7 +121,12 @@ impl Run {
     }
 
     /// Serves every channel until the launcher says that nothing of the run is left.
-    async fn attend(&mut self, channels: Channels, request: &[u8], nonce: &str) -> (Option<End>, Heard) {
+    async fn attend(
+        &mut self,
+        channels: Channels,
+        request: &[u8],
+        nonce: &str,
+    ) -> (Option<End>, Heard) {
         let Channels { request: input, stdout, stderr, result, listener } = channels;
         let number = self.slot.number();
         let wall = self.limits.wall;
@@ -128,7 +137,12 @@ impl Run {
         let stop = |reason| {
             let _ = stops.send(reason);
         };
-        let output = Output { budget: &budget, on_limit: self.limits.on_output, stop: &stop, events: &self.events };
+        let output = Output {
+            budget: &budget,
+            on_limit: self.limits.on_output,
+            stop: &stop,
+            events: &self.events,
+        };
         let slot = &mut self.slot;
         let (cancel, abandon, events) = (&self.cancel, &self.abandon, &self.events);
         let wait = async {
@@ -186,7 +200,8 @@ impl Run {
                     match take(note, size, &name, descriptors, &mut total).await {
                         Ok(artifact) => artifacts.push(artifact),
                         Err(reason) => {
-                            let name = String::from_utf8_lossy(&name).replace(char::is_control, "\u{fffd}");
+                            let name = String::from_utf8_lossy(&name)
+                                .replace(char::is_control, "\u{fffd}");
                             skipped.push(SkippedArtifact { name, reason: reason.to_owned() });
                         }
                     }
@@ -237,7 +252,11 @@ impl Run {
 }
 
 /// The caller cancels, the sandbox goes, or nobody reads the events any more.
-async fn any_of(cancel: &CancellationToken, abandon: &CancellationToken, events: &mpsc::Sender<Result<Event>>) {
+async fn any_of(
+    cancel: &CancellationToken,
+    abandon: &CancellationToken,
+    events: &mpsc::Sender<Result<Event>>,
+) {
     tokio::select! {
         () = cancel.cancelled() => {}
         () = abandon.cancelled() => {}
@@ -247,7 +266,8 @@ async fn any_of(cancel: &CancellationToken, abandon: &CancellationToken, events:
 
 fn nonce() -> Result<String> {
     let mut random = [0; 16];
-    getrandom::fill(&mut random).map_err(|error| error::io("make a nonce")(std::io::Error::other(error)))?;
+    getrandom::fill(&mut random)
+        .map_err(|error| error::io("make a nonce")(std::io::Error::other(error)))?;
     Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
@@ -391,7 +411,9 @@ async fn take(
     let content = if size < 256 << 10 {
         read()
     } else {
-        tokio::task::spawn_blocking(read).await.unwrap_or_else(|error| Err(std::io::Error::other(error)))
+        tokio::task::spawn_blocking(read)
+            .await
+            .unwrap_or_else(|error| Err(std::io::Error::other(error)))
     };
     Ok(Artifact { name: name.to_owned(), content: content.map_err(|_| "it cannot be read")? })
 }

@@ -105,9 +105,17 @@ impl Sandbox for NativeSandbox {
         &self.isolation
     }
 
-    async fn execute(&mut self, request: ExecuteRequest, cancel: CancellationToken) -> Result<EventStream> {
+    async fn execute(
+        &mut self,
+        request: ExecuteRequest,
+        cancel: CancellationToken,
+    ) -> Result<EventStream> {
         let (slot, channels) = self.ready.take().ok_or_else(|| {
-            Error::new(ErrorKind::Unsupported, "execute", "a sandbox runs one program and no second")
+            Error::new(
+                ErrorKind::Unsupported,
+                "execute",
+                "a sandbox runs one program and no second",
+            )
         })?;
         let (events, receiver) = mpsc::channel(EVENTS_AHEAD);
         let (give_back, returned) = oneshot::channel();

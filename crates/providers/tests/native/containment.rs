@@ -76,7 +76,9 @@ pub(crate) fn add(suite: &mut Suite, rig: &Arc<Rig>) {
     });
     with_rig("a_fork_bomb_leaves_nothing", |rig| {
         let word = unique_word();
-        let code = format!("import os, sys\ndef main():\n  while True:\n    try:\n      if os.fork() == 0:\n        os.setsid()\n        os.execv(sys.executable, [sys.executable, '-c', 'import time; time.sleep(60)', '{word}'])\n    except OSError: pass");
+        let code = format!(
+            "import os, sys\ndef main():\n  while True:\n    try:\n      if os.fork() == 0:\n        os.setsid()\n        os.execv(sys.executable, [sys.executable, '-c', 'import time; time.sleep(60)', '{word}'])\n    except OSError: pass"
+        );
         rig.run_within("python", &code, Limits { wall: Duration::from_secs(2), ..limits() })?;
         assert_eq!(processes_with(&word), Vec::<String>::new());
         Ok(())
@@ -107,13 +109,18 @@ pub(crate) fn add(suite: &mut Suite, rig: &Arc<Rig>) {
     with_rig("foreign_architectures_are_refused", |rig| {
         let code = "import ctypes, mmap\ndef main():\n  m = mmap.mmap(-1, 4096, prot=7)\n  m.write(bytes.fromhex('b814000000cd80c3'))\n  return ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(m)))()";
         let result = rig.run("python", code)?;
-        assert!(matches!(result.finished.outcome, Outcome::Failed { signal: Some(31), .. }), "{:?}", result.finished);
+        assert!(
+            matches!(result.finished.outcome, Outcome::Failed { signal: Some(31), .. }),
+            "{:?}",
+            result.finished
+        );
         Ok(())
     });
     with_rig("artifacts_are_regular_files_only", |rig| {
         let code = "import os\ndef main():\n  os.symlink('/etc/passwd', 'artifacts/link.csv')\n  os.mkfifo('artifacts/pipe.csv')\n  os.mkdir('artifacts/dir')\n  open('artifacts/.hidden', 'w').write('x')\n  open('artifacts/shut.csv', 'w').write('x')\n  os.chmod('artifacts/shut.csv', 0)\n  open('artifacts/sparse.csv', 'w').truncate(90 << 20)\n  open('artifacts/ok.csv', 'w').write('a,b')\n  return 1";
         let result = rig.run("python", code)?;
-        let names: Vec<_> = result.artifacts.iter().map(|artifact| artifact.name.as_str()).collect();
+        let names: Vec<_> =
+            result.artifacts.iter().map(|artifact| artifact.name.as_str()).collect();
         assert_eq!(names, ["ok.csv", "shut.csv"], "{:?}", result.finished.skipped_artifacts);
         assert_eq!(result.artifacts[0].content, b"a,b");
         assert_eq!(result.finished.skipped_artifacts.len(), 5);

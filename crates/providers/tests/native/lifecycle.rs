@@ -5,14 +5,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ampoule_core::{CancellationToken, Collector, ErrorKind, Event, Outcome, Provider as _, ProviderExt as _};
+use ampoule_core::{
+    CancellationToken, Collector, ErrorKind, Event, Outcome, Provider as _, ProviderExt as _,
+};
 use ampoule_testkit::{Failure, Suite};
 use futures_util::StreamExt as _;
 
 use crate::rig::{Rig, limits, processes_with, request, unique_word};
 
 fn sleeper(word: &str) -> String {
-    format!("import subprocess, sys, time\ndef main():\n  subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)', '{word}'])\n  print('ready')\n  time.sleep(60)")
+    format!(
+        "import subprocess, sys, time\ndef main():\n  subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)', '{word}'])\n  print('ready')\n  time.sleep(60)"
+    )
 }
 
 /// Waits until the host agrees, because that is what is tested; gives up loudly.
@@ -40,7 +44,9 @@ pub(crate) fn add(suite: &mut Suite, rig: &Arc<Rig>) {
             let mut sandbox = rig.native.create(request.spec()).await?;
             let mut events = sandbox.execute(request, cancel.clone()).await?;
             assert!(matches!(events.next().await, Some(Ok(Event::Stdout(_)))));
-            eventually("the child runs", || !processes_with(&word).is_empty()).map_err(|_| ampoule_core::Error::new(ErrorKind::Internal, "test", "the child never ran"))?;
+            eventually("the child runs", || !processes_with(&word).is_empty()).map_err(|_| {
+                ampoule_core::Error::new(ErrorKind::Internal, "test", "the child never ran")
+            })?;
             cancel.cancel();
             let result = Collector::collect(events).await?;
             assert_eq!(result.finished.outcome, Outcome::Cancelled);
@@ -92,7 +98,8 @@ pub(crate) fn add(suite: &mut Suite, rig: &Arc<Rig>) {
             let request = request("python", &code, limits());
             async move { (number, rig.native.run(request, CancellationToken::new()).await) }
         });
-        let results: Vec<_> = rig.runtime.block_on(futures_util::stream::iter(runs).buffer_unordered(12).collect());
+        let results: Vec<_> =
+            rig.runtime.block_on(futures_util::stream::iter(runs).buffer_unordered(12).collect());
         for (number, result) in results {
             let result = result?;
             assert_eq!(result.value.ok_or("no value")?.get(), number.to_string());

@@ -31,49 +31,177 @@ fn exceeded(outcome: &Outcome, kind: LimitKind) -> bool {
 }
 
 const PYTHON: [Case; 24] = [
-    Case { name: "exit_124_is_no_timeout", code: "import sys\ndef main(): sys.exit(124)", ends: |o| failed_with(o, 124) },
-    Case { name: "exit_137_is_no_memory_limit", code: "import sys\ndef main(): sys.exit(137)", ends: |o| failed_with(o, 137) },
-    Case { name: "exit_0_without_a_value_is_no_success", code: "import os\ndef main(): os._exit(0)", ends: |o| failed_with(o, 0) },
+    Case {
+        name: "exit_124_is_no_timeout",
+        code: "import sys\ndef main(): sys.exit(124)",
+        ends: |o| failed_with(o, 124),
+    },
+    Case {
+        name: "exit_137_is_no_memory_limit",
+        code: "import sys\ndef main(): sys.exit(137)",
+        ends: |o| failed_with(o, 137),
+    },
+    Case {
+        name: "exit_0_without_a_value_is_no_success",
+        code: "import os\ndef main(): os._exit(0)",
+        ends: |o| failed_with(o, 0),
+    },
     Case {
         name: "words_on_stderr_do_not_classify",
         code: "import sys\ndef main():\n  print('Killed OOM Permission denied Execution timeout', file=sys.stderr)\n  raise ValueError('plain')",
         ends: |o| error(o, "ValueError"),
     },
-    Case { name: "a_claimed_memory_error_is_an_error", code: "def main(): raise MemoryError('fake')", ends: |o| error(o, "MemoryError") },
-    Case { name: "a_claimed_permission_error_is_an_error", code: "def main(): raise PermissionError(1, 'Operation not permitted')", ends: |o| error(o, "PermissionError") },
-    Case { name: "kill_9_of_oneself_is_a_signal", code: "import os\ndef main(): os.kill(os.getpid(), 9)", ends: |o| signalled(o, 9) },
-    Case { name: "sigsys_to_oneself_is_a_signal", code: "import os\ndef main(): os.kill(os.getpid(), 31)", ends: |o| signalled(o, 31) },
-    Case { name: "abort_is_a_signal", code: "import os\ndef main(): os.abort()", ends: |o| signalled(o, 6) },
-    Case { name: "a_forged_frame_without_nonce_is_no_success", code: "import os, struct\ndef main():\n  b = b'{\"nonce\":\"x\",\"value\":1}'\n  os.write(3, struct.pack('<I', len(b)) + b)\n  os._exit(0)", ends: |o| error(o, "ResultChannelError") },
-    Case { name: "a_huge_frame_is_no_success", code: "import os\ndef main():\n  os.write(3, b'\\xff' * 100)\n  import time; time.sleep(60)", ends: |o| error(o, "ResultChannelError") },
-    Case { name: "memory_is_the_kernels_word", code: "def main():\n  x = []\n  while True: x.append(bytearray(1 << 20))", ends: |o| exceeded(o, LimitKind::Memory) },
-    Case { name: "memory_in_scratch_space_counts", code: "def main():\n  for n in range(9):\n    open(f'/tmp/{n}', 'wb').write(b'x' * (5 << 20))\n  x = bytearray(240 << 20)\n  return 1", ends: |o| exceeded(o, LimitKind::Memory) },
-    Case { name: "sleep_meets_the_wall", code: "import time\ndef main(): time.sleep(600)", ends: |o| exceeded(o, LimitKind::Time) },
-    Case { name: "a_busy_loop_meets_the_wall", code: "import signal\nfor s in (2, 15): signal.signal(s, signal.SIG_IGN)\ndef main():\n  while True: pass", ends: |o| exceeded(o, LimitKind::Time) },
-    Case { name: "a_full_disk_that_fails_a_program_is_the_disk", code: "def main():\n  with open('big', 'wb') as f:\n    while True: f.write(b'x' * (1 << 20))", ends: |o| exceeded(o, LimitKind::Disk) || exceeded(o, LimitKind::Memory) },
-    Case { name: "inodes_are_disk", code: "import os\ndef main():\n  os.mkdir('d')\n  n = 0\n  while True:\n    os.close(os.open(f'd/{n}', os.O_CREAT)); n += 1", ends: |o| exceeded(o, LimitKind::Disk) },
-    Case { name: "refused_forks_that_fail_a_program_are_processes", code: "import os, time\ndef main():\n  while True:\n    if os.fork() == 0: time.sleep(60)", ends: |o| exceeded(o, LimitKind::Processes) },
-    Case { name: "a_denied_call_that_fails_a_program_is_denied", code: "import ctypes\ndef main():\n  ctypes.CDLL(None).mount(b'none', b'/tmp', b'tmpfs', 0, None)\n  raise RuntimeError('no')", ends: |o| matches!(o, Outcome::Denied { what } if *what == [Denial::Syscall { name: "mount".into(), count: 1 }]) },
-    Case { name: "an_unroutable_packet_that_fails_a_program_is_denied", code: "import urllib.request\ndef main(): urllib.request.urlopen('http://192.0.2.1/', timeout=2)", ends: |o| matches!(o, Outcome::Denied { what } if matches!(what[..], [Denial::Network { .. }])) },
-    Case { name: "nan_is_no_value", code: "def main(): return float('nan')", ends: |o| error(o, "ValueError") },
-    Case { name: "a_cycle_is_no_value", code: "def main():\n  x = []\n  x.append(x)\n  return x", ends: |o| error(o, "ValueError") },
-    Case { name: "bytes_are_no_value", code: "def main(): return b'x'", ends: |o| error(o, "TypeError") },
-    Case { name: "a_missing_main_is_said", code: "x = 1", ends: |o| matches!(o, Outcome::Failed { error: Some(error), .. } if error.message.contains("main")) },
+    Case {
+        name: "a_claimed_memory_error_is_an_error",
+        code: "def main(): raise MemoryError('fake')",
+        ends: |o| error(o, "MemoryError"),
+    },
+    Case {
+        name: "a_claimed_permission_error_is_an_error",
+        code: "def main(): raise PermissionError(1, 'Operation not permitted')",
+        ends: |o| error(o, "PermissionError"),
+    },
+    Case {
+        name: "kill_9_of_oneself_is_a_signal",
+        code: "import os\ndef main(): os.kill(os.getpid(), 9)",
+        ends: |o| signalled(o, 9),
+    },
+    Case {
+        name: "sigsys_to_oneself_is_a_signal",
+        code: "import os\ndef main(): os.kill(os.getpid(), 31)",
+        ends: |o| signalled(o, 31),
+    },
+    Case {
+        name: "abort_is_a_signal",
+        code: "import os\ndef main(): os.abort()",
+        ends: |o| signalled(o, 6),
+    },
+    Case {
+        name: "a_forged_frame_without_nonce_is_no_success",
+        code: "import os, struct\ndef main():\n  b = b'{\"nonce\":\"x\",\"value\":1}'\n  os.write(3, struct.pack('<I', len(b)) + b)\n  os._exit(0)",
+        ends: |o| error(o, "ResultChannelError"),
+    },
+    Case {
+        name: "a_huge_frame_is_no_success",
+        code: "import os\ndef main():\n  os.write(3, b'\\xff' * 100)\n  import time; time.sleep(60)",
+        ends: |o| error(o, "ResultChannelError"),
+    },
+    Case {
+        name: "memory_is_the_kernels_word",
+        code: "def main():\n  x = []\n  while True: x.append(bytearray(1 << 20))",
+        ends: |o| exceeded(o, LimitKind::Memory),
+    },
+    Case {
+        name: "memory_in_scratch_space_counts",
+        code: "def main():\n  for n in range(9):\n    open(f'/tmp/{n}', 'wb').write(b'x' * (5 << 20))\n  x = bytearray(240 << 20)\n  return 1",
+        ends: |o| exceeded(o, LimitKind::Memory),
+    },
+    Case {
+        name: "sleep_meets_the_wall",
+        code: "import time\ndef main(): time.sleep(600)",
+        ends: |o| exceeded(o, LimitKind::Time),
+    },
+    Case {
+        name: "a_busy_loop_meets_the_wall",
+        code: "import signal\nfor s in (2, 15): signal.signal(s, signal.SIG_IGN)\ndef main():\n  while True: pass",
+        ends: |o| exceeded(o, LimitKind::Time),
+    },
+    Case {
+        name: "a_full_disk_that_fails_a_program_is_the_disk",
+        code: "def main():\n  with open('big', 'wb') as f:\n    while True: f.write(b'x' * (1 << 20))",
+        ends: |o| exceeded(o, LimitKind::Disk) || exceeded(o, LimitKind::Memory),
+    },
+    Case {
+        name: "inodes_are_disk",
+        code: "import os\ndef main():\n  os.mkdir('d')\n  n = 0\n  while True:\n    os.close(os.open(f'd/{n}', os.O_CREAT)); n += 1",
+        ends: |o| exceeded(o, LimitKind::Disk),
+    },
+    Case {
+        name: "refused_forks_that_fail_a_program_are_processes",
+        code: "import os, time\ndef main():\n  while True:\n    if os.fork() == 0: time.sleep(60)",
+        ends: |o| exceeded(o, LimitKind::Processes),
+    },
+    Case {
+        name: "a_denied_call_that_fails_a_program_is_denied",
+        code: "import ctypes\ndef main():\n  ctypes.CDLL(None).mount(b'none', b'/tmp', b'tmpfs', 0, None)\n  raise RuntimeError('no')",
+        ends: |o| matches!(o, Outcome::Denied { what } if *what == [Denial::Syscall { name: "mount".into(), count: 1 }]),
+    },
+    Case {
+        name: "an_unroutable_packet_that_fails_a_program_is_denied",
+        code: "import urllib.request\ndef main(): urllib.request.urlopen('http://192.0.2.1/', timeout=2)",
+        ends: |o| matches!(o, Outcome::Denied { what } if matches!(what[..], [Denial::Network { .. }])),
+    },
+    Case {
+        name: "nan_is_no_value",
+        code: "def main(): return float('nan')",
+        ends: |o| error(o, "ValueError"),
+    },
+    Case {
+        name: "a_cycle_is_no_value",
+        code: "def main():\n  x = []\n  x.append(x)\n  return x",
+        ends: |o| error(o, "ValueError"),
+    },
+    Case {
+        name: "bytes_are_no_value",
+        code: "def main(): return b'x'",
+        ends: |o| error(o, "TypeError"),
+    },
+    Case {
+        name: "a_missing_main_is_said",
+        code: "x = 1",
+        ends: |o| matches!(o, Outcome::Failed { error: Some(error), .. } if error.message.contains("main")),
+    },
 ];
 
 const JAVASCRIPT: [Case; 8] = [
-    Case { name: "exit_3_is_its_own", code: "function main() { process.exit(3) }", ends: |o| failed_with(o, 3) },
-    Case { name: "exit_0_without_a_value_is_no_success", code: "function main() { process.exit(0) }", ends: |o| failed_with(o, 0) },
-    Case { name: "abort_is_a_signal", code: "function main() { process.abort() }", ends: |o| signalled(o, 6) },
-    Case { name: "kill_9_of_oneself_is_a_signal", code: "function main() { process.kill(process.pid, 9); for (;;); }", ends: |o| signalled(o, 9) },
-    Case { name: "buffers_meet_the_memory_limit", code: "function main() { const x = []; for (;;) x.push(Buffer.alloc(1 << 20, 1)) }", ends: |o| exceeded(o, LimitKind::Memory) },
-    Case { name: "the_heap_meets_the_memory_limit", code: "function main() { const x = []; for (;;) x.push({a: [1, 2, 3], b: 'c' + x.length}) }", ends: |o| exceeded(o, LimitKind::Memory) },
-    Case { name: "a_busy_loop_meets_the_wall", code: "function main() { for (;;); }", ends: |o| exceeded(o, LimitKind::Time) },
-    Case { name: "undefined_is_no_value", code: "function main() {}", ends: |o| matches!(o, Outcome::Failed { error: Some(error), .. } if error.message.contains("must return a value")) },
+    Case {
+        name: "exit_3_is_its_own",
+        code: "function main() { process.exit(3) }",
+        ends: |o| failed_with(o, 3),
+    },
+    Case {
+        name: "exit_0_without_a_value_is_no_success",
+        code: "function main() { process.exit(0) }",
+        ends: |o| failed_with(o, 0),
+    },
+    Case {
+        name: "abort_is_a_signal",
+        code: "function main() { process.abort() }",
+        ends: |o| signalled(o, 6),
+    },
+    Case {
+        name: "kill_9_of_oneself_is_a_signal",
+        code: "function main() { process.kill(process.pid, 9); for (;;); }",
+        ends: |o| signalled(o, 9),
+    },
+    Case {
+        name: "buffers_meet_the_memory_limit",
+        code: "function main() { const x = []; for (;;) x.push(Buffer.alloc(1 << 20, 1)) }",
+        ends: |o| exceeded(o, LimitKind::Memory),
+    },
+    Case {
+        name: "the_heap_meets_the_memory_limit",
+        code: "function main() { const x = []; for (;;) x.push({a: [1, 2, 3], b: 'c' + x.length}) }",
+        ends: |o| exceeded(o, LimitKind::Memory),
+    },
+    Case {
+        name: "a_busy_loop_meets_the_wall",
+        code: "function main() { for (;;); }",
+        ends: |o| exceeded(o, LimitKind::Time),
+    },
+    Case {
+        name: "undefined_is_no_value",
+        code: "function main() {}",
+        ends: |o| matches!(o, Outcome::Failed { error: Some(error), .. } if error.message.contains("must return a value")),
+    },
 ];
 
 pub(crate) fn add(suite: &mut Suite, rig: &Arc<Rig>) {
-    for (language, case) in PYTHON.into_iter().map(|case| ("python", case)).chain(JAVASCRIPT.into_iter().map(|case| ("javascript", case))) {
+    for (language, case) in PYTHON
+        .into_iter()
+        .map(|case| ("python", case))
+        .chain(JAVASCRIPT.into_iter().map(|case| ("javascript", case)))
+    {
         let rig = Arc::clone(rig);
         suite.test(format!("verdict::{language}::{}", case.name), move || {
             let wall = Duration::from_secs(if case.name.ends_with("the_wall") { 1 } else { 20 });
@@ -90,7 +218,8 @@ pub(crate) fn add(suite: &mut Suite, rig: &Arc<Rig>) {
     };
     with_rig("output_before_a_stop_is_kept", |rig| {
         let code = "import time\ndef main():\n  print('before')\n  print('é' * 3, end='')\n  time.sleep(60)";
-        let result = rig.run_within("python", code, Limits { wall: Duration::from_secs(1), ..limits() })?;
+        let result =
+            rig.run_within("python", code, Limits { wall: Duration::from_secs(1), ..limits() })?;
         assert_eq!(result.stdout, "before\nééé");
         Ok(())
     });

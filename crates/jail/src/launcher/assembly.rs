@@ -1,0 +1,199 @@
+//! Building a sandbox: from a free slot to an interpreter that is about to start.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+};
+
+use rustix::{
+    event::epoll,
+    io::Errno,
+    pipe::{PipeFlags, pipe_with},
+};
+
+use super::{
+    CELL, Launcher, SETUP, SETUP_ERROR_LEN, WORKER, cell,
+    slot::{Handles, Process, Slot, State},
+    token, watch, worker,
+};
+use crate::{
+    confine::CONFINED,
+    error::{Jail, JailError, Step},
+    protocol::{CellLimits, Report},
+    sys, wire,
+};
+
+/// The flag of `setns` for a pid namespace.
+const CLONE_NEWPID: i32 = 0x2000_0000;
+
+impl Launcher {
+    /// Clones the first process of a new cell.
+    pub(super) fn prepare(&mut self, ticket: u32, template: u32, limits: CellLimits) -> Jail<()> {
+        let template = template as usize;
+        let unknown = || JailError::new("find the template", io::ErrorKind::NotFound);
+        let image = self.images.get(template).ok_or_else(unknown)?;
+        let index = self
+            .slots
+            .iter()
+            .position(Option::is_none)
+            .ok_or_else(|| JailError::new("find a free slot", io::ErrorKind::WouldBlock))?;
+        self.runs += 1;
+        let group = self.meters.create(format!("{index}-{}", self.runs), &limits)?;
+        let mut slot = Slot::new(ticket, template, limits);
+        let (ours, theirs) = wire::pair().step("make a setup socket")?;
+        let recipe = cell::Recipe {
+            image,
+            devices: if self.two_ids { format!("/d/{index}") } else { "/d/shared".to_owned() },
+            disk: limits.disk,
+            two_ids: self.two_ids,
+            joins: group.joins().collect(),
+        };
+        // SAFETY: the launcher never starts a thread.
+        let cloned = unsafe { sys::clone3(cell::NAMESPACES, group.clone_into()) };
+        let child = match cloned {
+            Ok(Some(child)) => child,
+            Ok(None) => cell::run(&recipe, &theirs),
+            Err(fault) => {
+                self.meters.remove(&group);
+                return Err(fault.into());
+            }
+        };
+        drop(recipe);
+        // SAFETY: clone3 has just made this descriptor for us alone.
+        let pidfd = unsafe { OwnedFd::from_raw_fd(child.pidfd) };
+        slot.cell = Some(Process { pidfd });
+        slot.group = Some(group);
+        slot.setup = Some(ours);
+        self.slots[index] = Some(slot);
+        let opened = self.open_gate(index, child.pid);
+        if let Err(error) = &opened {
+            self.fail(index, &error.to_string());
+        }
+        Ok(())
+    }
+
+    /// Maps the ids of a new cell and lets it go on.
+    fn open_gate(&self, index: usize, pid: i32) -> Jail<()> {
+        let write = |file: &str, text: &str| {
+            std::fs::write(format!("/proc/{pid}/{file}"), text)
+                .step_with(|| format!("write {file} of a cell"))
+        };
+        let program = cell::PROGRAM_ID;
+        let map = if self.two_ids {
+            let first = self.id_base + 1 + 2 * u32::try_from(index).unwrap_or(u32::MAX);
+            format!("0 {first} 1\n{program} {} 1", first + 1)
+        } else {
+            write("setgroups", "deny")?;
+            format!("{program} 0 1")
+        };
+        write("uid_map", &map)?;
+        write("gid_map", &map)?;
+        let Some(Slot { cell: Some(cell), setup: Some(setup), .. }) = &self.slots[index] else {
+            return Ok(());
+        };
+        watch(&self.epoll, cell.pidfd.as_fd(), token(index, CELL), epoll::EventFlags::IN)?;
+        watch(&self.epoll, setup.as_fd(), token(index, SETUP), epoll::EventFlags::IN)?;
+        wire::send(setup.as_fd(), b"m", &[]).step("start a cell")
+    }
+
+    /// A process under construction has spoken.
+    pub(super) fn hear_setup(&mut self, index: usize) {
+        let Some(slot) = self.slots.get_mut(index).and_then(Option::as_mut) else { return };
+        let Some(setup) = &slot.setup else { return };
+        let mut buffer = [0; SETUP_ERROR_LEN];
+        let heard = wire::receive_now(setup, &mut buffer);
+        if heard.as_ref().is_err_and(|error| *error == Errno::AGAIN) {
+            // The word was another slot's that had this number a moment ago.
+            return;
+        }
+        // Copies of this socket live on in children until they close them, so say it expressly.
+        let _ = epoll::delete(&self.epoll, setup);
+        slot.setup = None;
+        let outcome = match (slot.state, heard) {
+            (State::Building, Ok(Some((1, descriptors)))) if buffer[0] == cell::READY => {
+                match <[OwnedFd; cell::HANDED]>::try_from(descriptors) {
+                    Ok([workspace, tmp, snmp, snmp6]) => {
+                        slot.handles = Some(Handles { workspace, tmp, snmp, snmp6 });
+                        self.start_worker(index).map_err(|error| error.to_string())
+                    }
+                    Err(_) => {
+                        Err("build a sandbox: the cell handed over something else".to_owned())
+                    }
+                }
+            }
+            (State::Confining, Ok(Some((1, descriptors)))) if buffer[0] == CONFINED => {
+                slot.state = State::Prepared;
+                slot.pipes.extend(descriptors);
+                let pipes = std::mem::take(&mut slot.pipes);
+                let slot_number = u32::try_from(index).unwrap_or(u32::MAX);
+                let report = Report::Prepared { ticket: slot.ticket, slot: slot_number };
+                self.tell(&report, pipes);
+                Ok(())
+            }
+            (State::Building | State::Confining, Ok(Some((length, _)))) => {
+                Err(String::from_utf8_lossy(buffer[..length].get(1..).unwrap_or_default())
+                    .into_owned())
+            }
+            (State::Building | State::Confining, _) => {
+                Err("build a sandbox: its first process ended early".to_owned())
+            }
+            _ => Ok(()),
+        };
+        if let Err(text) = outcome {
+            self.fail(index, &text);
+        }
+    }
+
+    /// Clones the worker into a finished cell.
+    fn start_worker(&mut self, index: usize) -> Jail<()> {
+        let Some(slot) = self.slots[index].as_mut() else { return Ok(()) };
+        let (Some(cell), Some(group)) = (&slot.cell, &slot.group) else { return Ok(()) };
+        let image = &self.images[slot.template];
+        let new_pipe = || pipe_with(PipeFlags::CLOEXEC).step("make a pipe");
+        let (request_out, request_in) = new_pipe()?;
+        let (stdout_out, stdout_in) = new_pipe()?;
+        let (stderr_out, stderr_in) = new_pipe()?;
+        let (result_out, result_in) = new_pipe()?;
+        let (ours, theirs) = wire::pair().step("make a setup socket")?;
+        let recipe = worker::Recipe {
+            cell: cell.pidfd.as_fd(),
+            descriptors: [
+                request_out.as_fd(),
+                stdout_in.as_fd(),
+                stderr_in.as_fd(),
+                result_in.as_fd(),
+            ],
+            setup: &theirs,
+            joins: group.joins().collect(),
+            command: worker::Command::new(&image.command, &image.environment, slot.limits.memory)?,
+            rules: &self.rules,
+            processes: slot.limits.processes,
+            disk: slot.limits.disk,
+            two_ids: self.two_ids,
+        };
+        // Children are born in the cell's pid namespace while this holds.
+        sys::setns(cell.pidfd.as_raw_fd(), CLONE_NEWPID)?;
+        // SAFETY: the launcher never starts a thread.
+        let cloned = unsafe { sys::clone3(0, group.clone_into()) };
+        if matches!(cloned, Ok(None)) {
+            worker::run(&recipe);
+        }
+        let back = sys::setns(self.pid_namespace.as_raw_fd(), CLONE_NEWPID);
+        if back.is_err() {
+            // Every later process would be born in a dying cell. The keeper starts another of us.
+            sys::exit(1);
+        }
+        let Some(child) = cloned? else { return Ok(()) };
+        drop(recipe);
+        // SAFETY: clone3 has just made this descriptor for us alone.
+        let pidfd = unsafe { OwnedFd::from_raw_fd(child.pidfd) };
+        // Its owner first: from here on whoever ends the slot reaps it.
+        let worker = slot.worker.insert(Process { pidfd });
+        watch(&self.epoll, worker.pidfd.as_fd(), token(index, WORKER), epoll::EventFlags::IN)?;
+        watch(&self.epoll, ours.as_fd(), token(index, SETUP), epoll::EventFlags::IN)?;
+        slot.setup = Some(ours);
+        slot.pipes = vec![request_in, stdout_out, stderr_out, result_out];
+        slot.state = State::Confining;
+        Ok(())
+    }
+}
