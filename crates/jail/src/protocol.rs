@@ -145,6 +145,10 @@ pub enum Report {
         ticket: u32,
         /// The sandbox.
         slot: u32,
+        /// How long the cell took.
+        cell: Duration,
+        /// How long the worker took to join it and confine itself.
+        worker: Duration,
     },
     /// A command could not be carried out. `ticket` is `u32::MAX` if the launcher itself failed.
     Failed {
@@ -368,7 +372,9 @@ impl Report {
             Self::Ready { landlock_abi, cgroup_version, two_ids } => {
                 Writer::new(1).u32(*landlock_abi).u32(*cgroup_version).u8(u8::from(*two_ids))
             }
-            Self::Prepared { ticket, slot } => Writer::new(2).u32(*ticket).u32(*slot),
+            Self::Prepared { ticket, slot, cell, worker } => {
+                Writer::new(2).u32(*ticket).u32(*slot).u64(micros(*cell)).u64(micros(*worker))
+            }
             Self::Failed { ticket, text } => {
                 Writer::new(3).u32(*ticket).blob(text.as_bytes(), TEXT_LEN)
             }
@@ -418,7 +424,12 @@ impl Report {
                 cgroup_version: reader.u32()?,
                 two_ids: reader.u8()? != 0,
             },
-            2 => Self::Prepared { ticket: reader.u32()?, slot: reader.u32()? },
+            2 => Self::Prepared {
+                ticket: reader.u32()?,
+                slot: reader.u32()?,
+                cell: Duration::from_micros(reader.u64()?),
+                worker: Duration::from_micros(reader.u64()?),
+            },
             3 => Self::Failed {
                 ticket: reader.u32()?,
                 text: String::from_utf8_lossy(&reader.blob()?).into_owned(),
@@ -493,7 +504,7 @@ mod tests {
             let counters = Counters { oom_kills: Some(size), wall_us: size, disk_full: true, ..Counters::default() };
             for report in [
                 Report::Ready { landlock_abi: 7, cgroup_version: 1, two_ids: true },
-                Report::Prepared { ticket: slot, slot },
+                Report::Prepared { ticket: slot, slot, cell: Duration::from_micros(7), worker: Duration::from_micros(size) },
                 Report::Failed { ticket: slot, text: text.clone() },
                 Report::Ended { slot, status: WaitStatus::Signaled(9), stopped: Some(StopReason::Wall), counters },
                 Report::File { slot, note: FileNote::Special, size, name: name.clone() },

@@ -3,6 +3,7 @@
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+    time::Instant,
 };
 
 use rustix::{
@@ -114,6 +115,7 @@ impl Launcher {
                 match <[OwnedFd; cell::HANDED]>::try_from(descriptors) {
                     Ok([workspace, tmp, snmp, snmp6]) => {
                         slot.handles = Some(Handles { workspace, tmp, snmp, snmp6 });
+                        slot.cell_ready = Some(Instant::now());
                         self.start_worker(index).map_err(|error| error.to_string())
                     }
                     Err(_) => {
@@ -126,7 +128,13 @@ impl Launcher {
                 slot.pipes.extend(descriptors);
                 let pipes = std::mem::take(&mut slot.pipes);
                 let slot_number = u32::try_from(index).unwrap_or(u32::MAX);
-                let report = Report::Prepared { ticket: slot.ticket, slot: slot_number };
+                let cell_ready = slot.cell_ready.unwrap_or(slot.born);
+                let report = Report::Prepared {
+                    ticket: slot.ticket,
+                    slot: slot_number,
+                    cell: cell_ready - slot.born,
+                    worker: cell_ready.elapsed(),
+                };
                 self.tell(&report, pipes);
                 Ok(())
             }

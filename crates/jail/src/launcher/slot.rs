@@ -112,6 +112,8 @@ pub(super) struct Slot {
     pub(super) status: WaitStatus,
     pub(super) stopped: Option<StopReason>,
     pub(super) born: Instant,
+    /// When the cell was ready for its worker.
+    pub(super) cell_ready: Option<Instant>,
     pub(super) ended: Option<Instant>,
     /// Remove as soon as nothing lives: the manager has already let go, or never knew.
     pub(super) abandoned: bool,
@@ -135,6 +137,7 @@ impl Slot {
             status: WaitStatus::Unknown,
             stopped: None,
             born: Instant::now(),
+            cell_ready: None,
             ended: None,
             abandoned: false,
         }

@@ -21,7 +21,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::error;
+use super::{error, stages::Stages};
 
 /// How long the keeper may take to clear up.
 const CLEAR_UP: Duration = Duration::from_secs(10);
@@ -51,6 +51,8 @@ pub(super) struct SlotHandle {
     link: Arc<Link>,
     number: u32,
     reports: mpsc::UnboundedReceiver<Delivery>,
+    /// Where the time went.
+    pub(super) stages: Stages,
     released: bool,
 }
 
@@ -75,11 +77,14 @@ impl SlotHandle {
     pub(super) async fn release(mut self) {
         self.released = true;
         self.link.send(Command::Release { slot: self.number });
+        let mut stages = std::mem::take(&mut self.stages);
         while let Some((report, _)) = self.reports.recv().await {
             if matches!(report, Report::Released { .. }) {
                 break;
             }
         }
+        stages.mark("release");
+        stages.log();
     }
 }
 
@@ -93,9 +98,16 @@ impl Drop for SlotHandle {
 
 /// A report with its descriptors.
 type Delivery = (Report, Vec<OwnedFd>);
-/// A built slot, its reports to come and its descriptors; or the step that failed.
-type PrepareOutcome =
-    std::result::Result<(u32, mpsc::UnboundedReceiver<Delivery>, Vec<OwnedFd>), String>;
+/// What a built slot comes as; or the step that failed.
+type PrepareOutcome = std::result::Result<Built, String>;
+
+#[derive(Debug)]
+struct Built {
+    number: u32,
+    reports: mpsc::UnboundedReceiver<Delivery>,
+    descriptors: Vec<OwnedFd>,
+    stages: Stages,
+}
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -185,9 +197,9 @@ impl Link {
             shared.tickets.insert(ticket, sender);
         }
         self.send(Command::Prepare { ticket, template, limits });
-        let (number, reports, descriptors) =
+        let Built { number, reports, descriptors, stages } =
             receiver.await.map_err(|_| error::launcher_lost())?.map_err(error::not_built)?;
-        let slot = SlotHandle { link: Arc::clone(self), number, reports, released: false };
+        let slot = SlotHandle { link: Arc::clone(self), number, reports, stages, released: false };
         let descriptors = descriptors
             .try_into()
             .map_err(|_| error::not_built("the launcher handed over too little".to_owned()))?;
@@ -203,11 +215,12 @@ impl Link {
         let mut unwanted = None;
         match report {
             Report::Ready { .. } => {}
-            Report::Prepared { ticket, slot } => {
+            Report::Prepared { ticket, slot, cell, worker } => {
                 let (sender, reports) = mpsc::unbounded_channel();
                 shared.slots.insert(slot, sender);
                 let waiting = shared.tickets.remove(&ticket);
-                let built = Ok((slot, reports, descriptors));
+                let stages = Stages::new(cell, worker);
+                let built = Ok(Built { number: slot, reports, descriptors, stages });
                 if waiting.is_none_or(|asker| asker.send(built).is_err()) {
                     // Whoever asked has gone.
                     unwanted = Some(slot);

@@ -18,6 +18,7 @@ mod link;
 mod output;
 mod run;
 mod sandbox;
+mod stages;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

@@ -88,10 +88,13 @@ impl Run {
         let nonce = nonce()?;
         let bytes = frame::request(request, &nonce).map_err(error::io("lay out the request"))?;
         let slot = self.slot.number();
+        self.slot.stages.resume();
         self.slot.send(Command::Lease { slot, wall: self.limits.wall, cpu: self.limits.cpu });
         let (end, mut heard) = self.attend(channels, &bytes, &nonce).await;
         let end = end.ok_or_else(|| error::launcher_lost().after_start())?;
+        self.slot.stages.mark("kill_and_reap");
         let (artifacts, skipped_artifacts) = self.collect().await?;
+        self.slot.stages.mark("collect");
         let evidence = self.evidence(&end, &heard);
         let outcome = match verdict(&evidence) {
             Verdict::Ended(outcome) => outcome,
@@ -159,7 +162,10 @@ impl Run {
                         None => break None,
                     },
                     () = &mut latest => break None,
-                    Some(reason) = stop_queue.recv() => slot.send(Command::Kill { slot: number, reason }),
+                    Some(reason) = stop_queue.recv() => {
+                        slot.stages.mark("program");
+                        slot.send(Command::Kill { slot: number, reason });
+                    }
                     () = any_of(cancel, abandon, events), if !withdrawn => {
                         withdrawn = true;
                         slot.send(Command::Kill { slot: number, reason: StopReason::Cancelled });

@@ -64,7 +64,8 @@ impl NativeSandbox {
         heap_aborts: bool,
         patience: Duration,
     ) -> Result<Self> {
-        let Prepared { slot, descriptors: [request, stdout, stderr, result, listener] } = prepared;
+        let Prepared { mut slot, descriptors: [request, stdout, stderr, result, listener] } =
+            prepared;
         let operation = "open the channels of a sandbox";
         let mut channels = Channels {
             request: Sender::from_owned_fd(request).map_err(error::io(operation))?,
@@ -83,6 +84,7 @@ impl NativeSandbox {
             let length = read.ok().and_then(|read| read.ok()).unwrap_or(0);
             return Err(error::not_started(&String::from_utf8_lossy(&text[..length])));
         }
+        slot.stages.mark("interpreter");
         let number = CREATED.fetch_add(1, Ordering::Relaxed);
         Ok(Self {
             id: SandboxId::new(format!("native-{number}")),
