@@ -22,6 +22,12 @@
   const util = require('util');
   const vm = require('vm');
 
+  if (parseInt(process.versions.node, 10) < 20) {
+    fs.writeSync(2, 'found Node.js ' + process.versions.node + ', need 20 or newer; '
+      + 'hint: set `AMPOULE_NODE_BIN` to a newer one\n');
+    process.reallyExit(1);
+  }
+
   const uncurry = Function.prototype.bind.bind(Function.prototype.call);
   const apply = Reflect.apply;
   const ownKeys = Reflect.ownKeys;

@@ -29,6 +29,11 @@ def runner():
     import posix
     import sys
 
+    if sys.version_info < (3, 10):
+        found = "found Python %d.%d, need 3.10 or newer; " % sys.version_info[:2]
+        posix.write(2, (found + "hint: set `AMPOULE_PYTHON_BIN` to a newer one\n").encode())
+        posix._exit(1)
+
     # Private references to everything that is used once the program has started.
     BaseException = builtins.BaseException
     NameError = builtins.NameError

@@ -116,6 +116,9 @@ pub struct DeniedCall {
     pub name: String,
     /// How often.
     pub count: u32,
+    /// Whether the interpreter tries this call by itself and copes without it, so that it says
+    /// nothing about the program.
+    pub probe: bool,
 }
 
 /// Everything that [`crate::verdict`] may look at.

@@ -39,6 +39,10 @@ pub struct RuntimeManifest {
     /// Whether the interpreter aborts by itself when its heap meets the limit.
     #[serde(default)]
     pub heap_aborts: bool,
+    /// System calls that the interpreter tries by itself and copes without: their denial is
+    /// recorded and never decides a verdict.
+    #[serde(default)]
+    pub probes: Vec<String>,
     /// The least memory that it starts with, in bytes, as `32m`.
     pub minimum_memory: String,
     /// The packages that programs find.

@@ -200,6 +200,7 @@ fn denials(evidence: &Evidence) -> Vec<Denial> {
     let mut what: Vec<Denial> = evidence
         .denied
         .iter()
+        .filter(|call| !call.probe)
         .map(|call| Denial::Syscall { name: call.name.clone(), count: call.count })
         .collect();
     if evidence.network.unroutable > 0 {

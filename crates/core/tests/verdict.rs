@@ -35,7 +35,7 @@ prop_compose! {
             processes: ProcessEvidence { refused, peak: None, limit: 64 },
             disk: DiskEvidence { full },
             network: NetworkEvidence { unroutable },
-            denied: denied.into_iter().map(|name| DeniedCall { name, count: 1 }).collect(),
+            denied: denied.into_iter().map(|name| DeniedCall { name, count: 1, probe: false }).collect(),
             ..Evidence::default()
         }
     }
@@ -130,4 +130,15 @@ fn a_heap_that_aborts_at_its_limit_is_memory_and_elsewhere_a_signal() {
     };
     assert_eq!(verdict(&aborted(80)).culprit(), Culprit::Limit);
     assert_eq!(verdict(&aborted(20)).culprit(), Culprit::Program);
+}
+
+#[test]
+fn what_an_interpreter_tries_by_itself_does_not_decide() {
+    let tried = |probe| Evidence {
+        exit: Some(Exit::Code(1)),
+        denied: vec![DeniedCall { name: "io_uring_setup".into(), count: 1, probe }],
+        ..Evidence::default()
+    };
+    assert_eq!(verdict(&tried(true)).culprit(), Culprit::Program);
+    assert_eq!(verdict(&tried(false)).culprit(), Culprit::Policy);
 }

@@ -198,7 +198,9 @@ impl Run {
             Step::CpuUs(used) => evidence.cpu.used_us = Some(used),
             Step::ForksRefused(count) => evidence.processes.refused = count,
             Step::DiskFull => evidence.disk.full = true,
-            Step::Denied(name, count) => evidence.denied.push(DeniedCall { name, count }),
+            Step::Denied(name, count) => {
+                evidence.denied.push(DeniedCall { name, count, probe: false })
+            }
             Step::Unroutable(packets) => evidence.network.unroutable = packets,
             Step::Fail(kind, message) | Step::Refuse(kind, message) => {
                 return Given::Failure(error::scripted(&kind, message));

@@ -31,13 +31,14 @@ pub(super) fn no_meters() -> Error {
     )
 }
 
+/// What the interpreter said is the operator's to read: no program has run.
 pub(super) fn not_started(stderr: &str) -> Error {
-    Error::new(
-        ErrorKind::Unavailable,
-        CREATE,
-        "the interpreter did not start; hint: `ampoule runtimes list` shows what is missing",
-    )
-    .with_source(std::io::Error::other(stderr.trim().to_owned()))
+    let said = match stderr.trim() {
+        "" => "hint: `ampoule runtimes list` shows what is missing",
+        said => said,
+    };
+    let message = format!("the interpreter did not start: {said}");
+    Error::new(ErrorKind::Unavailable, CREATE, message)
 }
 
 pub(super) fn io(operation: &'static str) -> impl FnOnce(std::io::Error) -> Error {

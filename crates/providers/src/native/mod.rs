@@ -33,6 +33,7 @@ use tokio::{sync::watch, task::JoinHandle};
 
 pub use config::{NativeConfig, NativeRuntime};
 use link::{Link, LinkState};
+use run::RuntimeTraits;
 use sandbox::NativeSandbox;
 
 /// How long `create` waits for a launcher that is being replaced, and for an interpreter to start.
@@ -42,7 +43,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 struct TemplateInfo {
     index: u32,
-    heap_aborts: bool,
+    traits: RuntimeTraits,
 }
 
 /// The native provider.
@@ -75,8 +76,12 @@ impl Native {
                 .iter()
                 .zip(0..)
                 .map(|(runtime, index)| {
-                    let info =
-                        TemplateInfo { index, heap_aborts: runtime.folder.manifest.heap_aborts };
+                    let manifest = &runtime.folder.manifest;
+                    let traits = RuntimeTraits {
+                        heap_aborts: manifest.heap_aborts,
+                        probes: manifest.probes.clone(),
+                    };
+                    let info = TemplateInfo { index, traits };
                     (runtime.folder.language().clone(), info)
                 })
                 .collect(),
@@ -167,8 +172,7 @@ impl Provider for Native {
         let link = self.link().await?;
         let prepared = link.prepare(template.index, limits).await?;
         let isolation = isolation_report(&link);
-        let sandbox =
-            NativeSandbox::start(prepared, isolation, template.heap_aborts, PATIENCE).await?;
+        let sandbox = NativeSandbox::start(prepared, isolation, template.traits, PATIENCE).await?;
         Ok(Box::new(sandbox))
     }
 

@@ -18,7 +18,7 @@ use ampoule_core::{
 };
 use ampoule_jail::{Command, Counters, FileNote, Listener, Report, WaitStatus};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _, Interest},
+    io::{AsyncReadExt as _, AsyncWriteExt as _, Interest, unix::AsyncFd},
     net::unix::pipe::{Receiver, Sender},
     sync::mpsc,
 };
@@ -26,7 +26,7 @@ use tokio::{
 use super::{
     error,
     frame::{self, FrameReader},
-    link::{SlotHandle, watch_descriptor},
+    link::SlotHandle,
     output::{Budget, Keeper},
     sandbox::Channels,
 };
@@ -43,12 +43,21 @@ const PIPE_READ: usize = 64 << 10;
 const LATE: Duration = Duration::from_secs(20);
 const LINGER: Duration = Duration::from_secs(2);
 
+/// What a runtime says of its interpreter, as far as evidence goes.
+#[derive(Clone, Debug)]
+pub(super) struct RuntimeTraits {
+    /// It aborts by itself when its heap meets the limit.
+    pub(super) heap_aborts: bool,
+    /// Calls that it tries by itself.
+    pub(super) probes: Vec<String>,
+}
+
 /// What one execution needs.
 pub(super) struct Run {
     pub(super) slot: SlotHandle,
     pub(super) events: mpsc::Sender<Result<Event>>,
     pub(super) limits: Limits,
-    pub(super) heap_aborts: bool,
+    pub(super) traits: RuntimeTraits,
     pub(super) cancel: CancellationToken,
     pub(super) abandon: CancellationToken,
 }
@@ -184,7 +193,7 @@ impl Run {
             output.read(Pipe::new(stdout, &lost), Event::Stdout),
             output.read(Pipe::new(stderr, &lost), Event::Stderr),
             read_result(Pipe::new(result, &lost), nonce, &stop),
-            refuse(listener, &denied, &over),
+            refuse(listener, &self.traits.probes, &denied, &over),
         );
         let output = OutputEvidence {
             stdout: out.kept,
@@ -240,7 +249,7 @@ impl Run {
                 oom_kills: counters.oom_kills.unwrap_or(0),
                 peak: counters.memory_peak,
                 limit: self.limits.memory,
-                heap_aborts: self.heap_aborts,
+                heap_aborts: self.traits.heap_aborts,
                 stopped_by_watch: false,
             },
             cpu: CpuEvidence { used_us: counters.cpu_us, limit_us: self.limits.cpu.map(micros) },
@@ -362,22 +371,34 @@ async fn read_result(
     reader.finish(nonce)
 }
 
+/// Refuses the next denied call and names it; an error when no process is left.
+pub(super) async fn next_refused(listener: &AsyncFd<Listener>) -> std::io::Result<String> {
+    let next = |listener: &Listener| {
+        listener.refuse_next()?.ok_or_else(|| std::io::ErrorKind::WouldBlock.into())
+    };
+    listener.async_io(Interest::READABLE, next).await
+}
+
 /// Refuses and records denied calls until the run is over or the record is full.
-async fn refuse(listener: Listener, denied: &Mutex<Vec<DeniedCall>>, over: &CancellationToken) {
-    let Ok(listener) = watch_descriptor(listener, Interest::READABLE) else { return };
+async fn refuse(
+    listener: AsyncFd<Listener>,
+    probes: &[String],
+    denied: &Mutex<Vec<DeniedCall>>,
+    over: &CancellationToken,
+) {
     for _ in 0..MOST_DENIED {
-        let next = listener.async_io(Interest::READABLE, |listener| {
-            listener.refuse_next()?.ok_or_else(|| std::io::ErrorKind::WouldBlock.into())
-        });
         let name = tokio::select! {
-            name = next => name,
+            name = next_refused(&listener) => name,
             () = over.cancelled() => return,
         };
         let Ok(name) = name else { return };
         let mut denied = denied.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         match denied.iter_mut().find(|call: &&mut DeniedCall| call.name == name) {
             Some(call) => call.count += 1,
-            None => denied.push(DeniedCall { name, count: 1 }),
+            None => {
+                let probe = probes.contains(&name);
+                denied.push(DeniedCall { name, count: 1, probe });
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A native sandbox: one slot of the launcher with an interpreter that waits for its one request.
 
 use std::{
+    convert::Infallible,
     sync::Arc,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
@@ -14,7 +15,7 @@ use ampoule_jail::Listener;
 use async_trait::async_trait;
 use futures_util::stream;
 use tokio::{
-    io::AsyncReadExt as _,
+    io::{AsyncReadExt as _, Interest, unix::AsyncFd},
     net::unix::pipe::{Receiver, Sender},
     sync::{mpsc, oneshot},
     time::timeout,
@@ -23,8 +24,8 @@ use tokio::{
 use super::{
     error,
     frame::READY,
-    link::{Prepared, SlotHandle},
-    run::Run,
+    link::{Prepared, SlotHandle, watch_descriptor},
+    run::{Run, RuntimeTraits, next_refused},
 };
 
 /// Events that may wait for a slow reader before the program has to.
@@ -39,7 +40,7 @@ pub(super) struct Channels {
     pub(super) stdout: Receiver,
     pub(super) stderr: Receiver,
     pub(super) result: Receiver,
-    pub(super) listener: Listener,
+    pub(super) listener: AsyncFd<Listener>,
 }
 
 /// A native sandbox.
@@ -47,7 +48,7 @@ pub(super) struct Channels {
 pub(super) struct NativeSandbox {
     id: SandboxId,
     isolation: Arc<IsolationReport>,
-    heap_aborts: bool,
+    traits: RuntimeTraits,
     /// Taken by the one execution.
     ready: Option<(SlotHandle, Channels)>,
     /// Gives the slot back when the execution is over.
@@ -61,7 +62,7 @@ impl NativeSandbox {
     pub(super) async fn start(
         prepared: Prepared,
         isolation: IsolationReport,
-        heap_aborts: bool,
+        traits: RuntimeTraits,
         patience: Duration,
     ) -> Result<Self> {
         let Prepared { mut slot, descriptors: [request, stdout, stderr, result, listener] } =
@@ -73,10 +74,16 @@ impl NativeSandbox {
             stderr: Receiver::from_owned_fd(stderr).map_err(error::io(operation))?,
             result: Receiver::from_owned_fd(result).map_err(error::io(operation))?,
             listener: Listener::new(listener)
-                .map_err(|error| error::io(operation)(std::io::Error::other(error)))?,
+                .map_err(std::io::Error::other)
+                .and_then(|listener| watch_descriptor(listener, Interest::READABLE))
+                .map_err(error::io(operation))?,
         };
         let mut byte = [0];
-        let said = timeout(patience, channels.result.read_exact(&mut byte)).await;
+        let said = tokio::select! {
+            said = timeout(patience, channels.result.read_exact(&mut byte)) => said,
+            // Interpreters try what they may do. That is not the program's doing.
+            never = refuse_silently(&channels.listener) => match never {},
+        };
         if !matches!(said, Ok(Ok(1)) if byte[0] == READY) {
             // No user code has run, so what the interpreter says is safe to log.
             let mut text = vec![0; 4096];
@@ -89,12 +96,18 @@ impl NativeSandbox {
         Ok(Self {
             id: SandboxId::new(format!("native-{number}")),
             isolation: Arc::new(isolation),
-            heap_aborts,
+            traits,
             ready: Some((slot, channels)),
             returned: None,
             abandon: CancellationToken::new(),
         })
     }
+}
+
+/// Refuses denied calls and records none, until it is dropped.
+async fn refuse_silently(listener: &AsyncFd<Listener>) -> Infallible {
+    while next_refused(listener).await.is_ok() {}
+    std::future::pending().await
 }
 
 #[async_trait]
@@ -126,7 +139,7 @@ impl Sandbox for NativeSandbox {
             slot,
             events,
             limits: request.limits,
-            heap_aborts: self.heap_aborts,
+            traits: self.traits.clone(),
             cancel,
             abandon: self.abandon.clone(),
         };
