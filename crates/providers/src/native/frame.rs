@@ -71,16 +71,13 @@ impl FrameReader {
     /// Takes a piece. `true` when nothing more of worth can come: the frame is complete, or it
     /// cannot become one.
     pub(super) fn push(&mut self, piece: &[u8]) -> bool {
-        match self.wanted() {
-            Some(wanted) if self.bytes.len() + piece.len() > wanted => self.overrun = true,
-            _ => self.bytes.extend_from_slice(piece),
+        if self.overrun {
+            return true;
         }
-        if let Some(wanted) = self.wanted()
-            && (wanted > MAX_FRAME + 4 || self.bytes.len() > wanted)
-        {
-            self.overrun = true;
-        }
-        self.overrun || self.wanted() == Some(self.bytes.len())
+        self.bytes.extend_from_slice(piece);
+        let Some(wanted) = self.wanted() else { return false };
+        self.overrun = wanted > MAX_FRAME + 4 || self.bytes.len() > wanted;
+        self.overrun || self.bytes.len() == wanted
     }
 
     /// The length of header and frame, once the header is there.
