@@ -20,6 +20,7 @@ use rustix::{
 use crate::{
     config::LauncherConfig,
     error::{Jail, JailError, Step},
+    handover::memory_file,
     keeper,
     protocol::{Command, MESSAGE_LEN, Report},
     seccomp, sys, wire,
@@ -46,7 +47,7 @@ impl Keeper {
             .stdout(Stdio::null())
             .spawn()
             .step("start the keeper")?;
-        let file = keeper::memory_file(config)?;
+        let file = memory_file(config)?;
         wire::send(ours.as_fd(), b"C", &[file.as_fd()]).step("configure the keeper")?;
         set_non_blocking(&ours)?;
         Ok(Self { child, control: ours })

@@ -15,55 +15,39 @@ use std::{
     convert::Infallible,
     ffi::CString,
     fs::File,
-    io::{self, Read as _, Seek as _, Write as _},
+    io::{self, Read as _, Write as _},
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     time::{Duration, Instant},
 };
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    fs::{CWD, FileType, MemfdFlags, Mode, memfd_create, mknodat},
+    fs::{CWD, FileType, Mode, mknodat},
     mount::{MountFlags, MountPropagationFlags, mount, mount_change},
     process::{Signal, WaitIdOptions, getuid, pidfd_send_signal, waitid},
     thread::{UnshareFlags, set_name},
 };
-use serde::{Deserialize, Serialize};
 
 use crate::{
-    cgroup::{Base, Layout},
+    cgroup::Base,
     config::{LauncherConfig, id_count},
     error::{Jail, JailError, Step},
-    identity, launcher, leaks,
+    handover::{
+        DEVICE_NODES, DEVICES, FIRST_GROUP_FD, LAUNCHER_ARGUMENT, SOCKET_FD, Start,
+        finish_device_directory, memory_file, read_json, report_failure,
+    },
+    identity, leaks,
     sys::{self, Child},
     wire,
 };
 
 /// The hidden argument that makes a process a keeper.
 pub(crate) const ARGUMENT: &str = "__keeper";
-/// Where the launcher finds what it inherits.
-pub(crate) const SOCKET_FD: i32 = 3;
-pub(crate) const CONFIG_FD: i32 = 4;
-pub(crate) const FIRST_GROUP_FD: i32 = 5;
-/// Where the keeper, as root, keeps the device nodes; the launcher takes them over.
-pub(crate) const DEVICES: &str = "/sys";
 /// A launcher that dies sooner than this, this often in a row, is not started again.
 const QUICK_DEATH: Duration = Duration::from_millis(500);
 const MOST_QUICK_DEATHS: u32 = 3;
 /// How long a launcher may take to leave after its manager has gone.
 const GRACE: Duration = Duration::from_secs(5);
-
-/// What the launcher reads at its start.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Start {
-    pub(crate) config: LauncherConfig,
-    pub(crate) layout: Layout,
-    /// Whether two host ids per slot are mapped.
-    pub(crate) two_ids: bool,
-}
-
-/// The devices of a sandbox and their numbers.
-pub(crate) const DEVICE_NODES: [(&str, u32, u32); 5] =
-    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9)];
 
 /// Runs as the keeper on the control socket that is standard input.
 pub(crate) fn run() -> Jail<()> {
@@ -96,27 +80,6 @@ fn receive_config(control: &OwnedFd) -> Jail<LauncherConfig> {
         .pop()
         .ok_or_else(|| JailError::new("receive the configuration", io::ErrorKind::InvalidData))?;
     read_json(File::from(descriptor))
-}
-
-/// Reads what [`memory_file`] holds.
-pub(crate) fn read_json<T: serde::de::DeserializeOwned>(mut file: File) -> Jail<T> {
-    let mut text = String::new();
-    file.rewind()
-        .and_then(|()| file.read_to_string(&mut text).map(drop))
-        .and_then(|()| Ok(serde_json::from_str(&text)?))
-        .step("read the configuration")
-}
-
-/// Puts a value into an anonymous file, so that its size is no matter for a socket.
-pub(crate) fn memory_file(value: &impl Serialize) -> Jail<File> {
-    let mut file = File::from(
-        memfd_create("ampoule-config", MemfdFlags::CLOEXEC).step("make an anonymous file")?,
-    );
-    serde_json::to_vec(value)
-        .map_err(io::Error::from)
-        .and_then(|text| file.write_all(&text))
-        .step("write the configuration")?;
-    Ok(file)
 }
 
 /// Raises the soft limit of descriptors to the hard one: each sandbox holds a dozen.
@@ -153,7 +116,7 @@ fn make_devices(slots: u32) -> Jail<()> {
             )
             .step("make a device node")?;
         }
-        launcher::finish_device_directory(&directory)?;
+        finish_device_directory(&directory)?;
     }
     rustix::process::umask(Mode::from_raw_mode(0o022));
     Ok(())
@@ -243,7 +206,7 @@ fn start_launcher(
             Err(_) => None,
         };
         if let Some(error) = error {
-            launcher::report_failure(socket.as_fd(), &error);
+            report_failure(socket.as_fd(), &error);
         }
         sys::exit(1);
     };
@@ -302,7 +265,7 @@ fn become_launcher(
     sys::dup_to(null.as_raw_fd(), 0)?;
     let end = FIRST_GROUP_FD + i32::try_from(groups.len()).unwrap_or(0);
     sys::close_range_from(end.cast_unsigned())?;
-    exec_self(launcher::ARGUMENT)
+    exec_self(LAUNCHER_ARGUMENT)
 }
 
 /// Execs this very program with a hidden argument and an empty environment.

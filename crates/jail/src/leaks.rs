@@ -8,7 +8,8 @@ use std::{
 
 use crate::{
     cgroup::{Hierarchies, PREFIX, remove_tree},
-    identity, launcher,
+    handover::MOUNT_SOURCE,
+    identity,
 };
 
 /// Something that nobody owns any more.
@@ -50,7 +51,7 @@ pub fn leaks() -> std::io::Result<Vec<Leak>> {
     found.extend(stray_processes()?);
     for line in fs::read_to_string("/proc/self/mountinfo")?.lines() {
         if let Some((left, right)) = line.split_once(" - ")
-            && right.split(' ').nth(1) == Some(launcher::MOUNT_SOURCE)
+            && right.split(' ').nth(1) == Some(MOUNT_SOURCE)
         {
             let point = left.split(' ').nth(4).unwrap_or_default().to_owned();
             found.push(Leak::Mount { point });
@@ -104,9 +105,8 @@ fn is_ours(process: &Path) -> bool {
     let root_is_ours = mounts.split(|byte| *byte == b'\n').any(|line| {
         let mut fields = line.split(|byte| *byte == b' ');
         fields.nth(4) == Some(b"/".as_slice())
-            && line.windows(launcher::MOUNT_SOURCE.len() + 1).any(|part| {
-                part.strip_prefix(b" ")
-                    .is_some_and(|rest| rest == launcher::MOUNT_SOURCE.as_bytes())
+            && line.windows(MOUNT_SOURCE.len() + 1).any(|part| {
+                part.strip_prefix(b" ").is_some_and(|rest| rest == MOUNT_SOURCE.as_bytes())
             })
     });
     root_is_ours

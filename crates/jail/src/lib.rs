@@ -35,6 +35,7 @@ mod config;
 #[path = "inside/confine.rs"]
 mod confine;
 mod error;
+mod handover;
 mod identity;
 mod keeper;
 mod launcher;
@@ -63,7 +64,7 @@ pub fn entry() {
     let (Some(argument), None) = (arguments.next(), arguments.next()) else { return };
     let outcome = match argument.to_str() {
         Some(keeper::ARGUMENT) => keeper::run(),
-        Some(launcher::ARGUMENT) => launcher::run(),
+        Some(handover::LAUNCHER_ARGUMENT) => launcher::run(),
         _ => return,
     };
     let code = match outcome {

@@ -2,10 +2,10 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
-use ampoule_testkit::Suite;
+use ampoule_testkit::{Suite, unique_word};
 use serde_json::{Value, json};
 
-use crate::support::{HELLO, Service, ampoule, done, unique_word, write};
+use crate::support::{HELLO, Service, ampoule, done, write};
 
 pub(crate) fn add(suite: &mut Suite) {
     suite.test("interpreters::a_version_managers_python_in_a_private_home_works", || {

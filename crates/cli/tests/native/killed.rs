@@ -2,14 +2,13 @@
 
 use std::{thread, time::Duration};
 
-use ampoule_testkit::{Failure, Suite};
+use ampoule_testkit::{
+    Failure, Suite, children_of, eventually, is_gone, processes_with, unique_word,
+};
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::support::{
-    HELLO, Service, ampoule, answer, children_of, done, eventually, kill, processes_with,
-    unique_word,
-};
+use crate::support::{HELLO, Service, ampoule, answer, done, kill};
 
 /// A program that has started a child with `word` in its arguments, and sleeps.
 fn sleeper(word: &str) -> String {
@@ -28,14 +27,9 @@ fn family(service: &Service) -> Vec<u32> {
     [vec![service.child.id(), keeper], children_of(keeper)].concat()
 }
 
-fn is_gone(pid: &u32) -> bool {
-    // A zombie waits for its parent only.
-    std::fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z"))
-}
-
 fn everything_is_gone(word: &str, family: &[u32]) -> Result<(), Failure> {
     eventually("the programs are gone", || processes_with(word).is_empty())?;
-    eventually("the family is gone", || family.iter().all(is_gone))?;
+    eventually("the family is gone", || family.iter().copied().all(is_gone))?;
     eventually("nothing leaks", no_leaks)
 }
 
@@ -73,7 +67,7 @@ pub(crate) fn add(suite: &mut Suite) {
         let launcher = children_of(keeper);
         kill(keeper, Signal::KILL);
         eventually("the programs are gone", || processes_with(&word).is_empty())?;
-        eventually("the launcher is gone", || launcher.iter().all(is_gone))?;
+        eventually("the launcher is gone", || launcher.iter().copied().all(is_gone))?;
         drop(service);
         // The next keeper removes the empty groups that nobody was left to remove.
         drop(Service::start());

@@ -2,13 +2,11 @@
 
 use std::{fs, thread, time::Duration};
 
-use ampoule_testkit::Suite;
+use ampoule_testkit::{Suite, eventually, processes_with, unique_word};
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::support::{
-    HELLO, Service, ampoule, answer, eventually, kill, processes_with, unique_word,
-};
+use crate::support::{HELLO, Service, ampoule, answer, kill};
 
 pub(crate) fn add(suite: &mut Suite) {
     suite.test("serving::a_client_that_goes_away_cancels_its_run", || {

@@ -1,4 +1,4 @@
-//! A service per test, and an oracle on the host that asks nobody of ours.
+//! A service per test.
 
 use std::{
     fs,
@@ -6,15 +6,12 @@ use std::{
     net::{Shutdown, TcpStream},
     path::{Path, PathBuf},
     process::{Child, ChildStderr, Command, Stdio},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use ampoule_testkit::Failure;
+use ampoule_testkit::{children_of, eventually, unique_word};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -23,13 +20,6 @@ pub(crate) const HELLO: [(&str, &str); 2] = [
     ("hello.py", "def main(n):\n    print('hello', n)\n    return {'n': n + 1}\n"),
     ("hello.js", "function main({ n }) { console.log('hello', n); return { n: n + 1 }; }\n"),
 ];
-
-static COUNT: AtomicU64 = AtomicU64::new(0);
-
-/// A word that no other process on this machine has in its arguments.
-pub(crate) fn unique_word() -> String {
-    format!("survivor-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
-}
 
 /// Writes a file of its own directory.
 pub(crate) fn write(name: &str, content: impl AsRef<[u8]>) -> PathBuf {
@@ -72,42 +62,10 @@ pub(crate) fn done(command: &mut Command) -> Done {
     }
 }
 
-/// Processes on the host with `word` in their arguments.
-pub(crate) fn processes_with(word: &str) -> Vec<String> {
-    fs::read_dir("/proc")
-        .unwrap()
-        .flatten()
-        .filter_map(|entry| fs::read(entry.path().join("cmdline")).ok())
-        .map(|arguments| String::from_utf8_lossy(&arguments).replace('\0', " "))
-        .filter(|arguments| arguments.contains(word))
-        .collect()
-}
-
-/// Waits until the host agrees; gives up loudly.
-pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) -> Result<(), Failure> {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !holds() {
-        if Instant::now() > deadline {
-            return Err(format!("gave up waiting: {what}").into());
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-    Ok(())
-}
-
 /// Fails unless every manager of this program has left nothing.
 pub(crate) fn nothing_is_left() {
     let shown = done(ampoule().args(["doctor", "--leaks"]));
     assert_eq!((shown.code, shown.stdout.as_str()), (0, "no leaks\n"), "{shown:?}");
-}
-
-/// A process's children, by the kernel's table.
-pub(crate) fn children_of(pid: u32) -> Vec<u32> {
-    fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))
-        .unwrap_or_default()
-        .split_whitespace()
-        .filter_map(|pid| pid.parse().ok())
-        .collect()
 }
 
 pub(crate) fn kill(pid: u32, signal: Signal) {

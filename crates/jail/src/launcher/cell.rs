@@ -24,9 +24,10 @@ use rustix::{
     thread::{UnshareFlags, set_name},
 };
 
-use super::{MOUNT_SOURCE, root::Image};
+use super::root::Image;
 use crate::{
     error::{Jail, JailError, Step},
+    handover::MOUNT_SOURCE,
     sys, wire,
 };
 

@@ -27,23 +27,17 @@ use rustix::{
 };
 
 use root::Image;
-pub(crate) use root::finish_device_directory;
 use rules::Rules;
 use slot::{Lease, Process, Slot, State};
 
 use crate::{
     cgroup::Meters,
     error::{Jail, JailError, Step},
-    keeper::{CONFIG_FD, FIRST_GROUP_FD, SOCKET_FD, Start, read_json},
+    handover::{CONFIG_FD, FIRST_GROUP_FD, SOCKET_FD, Start, read_json, report_failure},
     protocol::{Command, MESSAGE_LEN, Report},
     seccomp, sys, wire,
 };
 
-/// The hidden argument that makes a process a launcher.
-pub(crate) const ARGUMENT: &str = "__launcher";
-/// The source that every file system of ours is mounted with: neutral inside, and told apart
-/// outside.
-pub(crate) const MOUNT_SOURCE: &str = "ampoule";
 /// How often the watches look.
 const TICK: Duration = Duration::from_millis(20);
 /// How long building a cell or confining a worker may take.
@@ -83,13 +77,6 @@ pub(crate) fn run() -> Jail<()> {
         error
     });
     outcome?.serve()
-}
-
-/// Tells the manager that the launcher itself cannot go on.
-pub(crate) fn report_failure(socket: BorrowedFd<'_>, error: &JailError) {
-    let report = Report::Failed { ticket: u32::MAX, text: error.to_string() };
-    // The manager sees the socket close in any case.
-    let _ = wire::send(socket, &report.encode(), &[]);
 }
 
 /// Tells the launcher, from a process under construction, what went wrong.

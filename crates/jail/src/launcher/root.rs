@@ -26,11 +26,10 @@ use rustix::{
     process::{chdir, pivot_root},
 };
 
-use super::MOUNT_SOURCE;
 use crate::{
     config::Template,
     error::{Jail, JailError, Step},
-    keeper::{DEVICE_NODES, DEVICES},
+    handover::{DEVICE_NODES, DEVICES, MOUNT_SOURCE, finish_device_directory},
 };
 
 /// The host's directories that hold programs and libraries.
@@ -115,22 +114,6 @@ fn bind_devices(directory: &Path) -> Jail<()> {
             .step_with(|| format!("show /dev/{name}"))?;
     }
     finish_device_directory(directory)
-}
-
-/// Adds to a directory of device nodes what else belongs into a `/dev`.
-pub(crate) fn finish_device_directory(directory: impl AsRef<Path>) -> Jail<()> {
-    let directory = directory.as_ref();
-    fs::create_dir(directory.join("shm")).step("make /dev/shm")?;
-    let links = [
-        ("fd", "/proc/self/fd"),
-        ("stdin", "/proc/self/fd/0"),
-        ("stdout", "/proc/self/fd/1"),
-        ("stderr", "/proc/self/fd/2"),
-    ];
-    for (name, target) in links {
-        symlink(target, directory.join(name)).step("make a link in /dev")?;
-    }
-    Ok(())
 }
 
 /// A directory under `base` and the path that a program sees it at.

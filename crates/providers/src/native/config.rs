@@ -16,6 +16,10 @@ use crate::runtimes::{
 /// Where the runner is inside a sandbox.
 const RUNNER_DIRECTORY: &str = "/opt/ampoule/runner";
 
+/// The system's fonts; without this file every program that looks for one complains on stderr.
+const FONTS: &str = "<?xml version=\"1.0\"?>\n<fontconfig><dir>/usr/share/fonts</dir>\
+                     <cachedir>/tmp/fontconfig</cachedir></fontconfig>\n";
+
 /// The native provider's configuration.
 #[derive(Clone, Debug)]
 pub struct NativeConfig {
@@ -100,6 +104,7 @@ fn template(runtime: &NativeRuntime) -> Template {
             file("/etc/group", "nogroup:x:65534:\n"),
             file("/etc/hosts", "127.0.0.1 localhost sandbox\n::1 localhost\n"),
             file("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"),
+            file("/etc/fonts/fonts.conf", FONTS),
             file(&runner, &folder.runner),
         ],
         // Node's loader of ES modules looks upwards from the program and nowhere else.

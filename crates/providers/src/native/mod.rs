@@ -11,6 +11,7 @@
 //! What a sandbox is and how it is built is `ampoule_jail`'s matter; here is the asynchronous side
 //! of it: descriptors become streams of events, counters become evidence.
 
+mod channels;
 mod config;
 mod error;
 mod frame;
@@ -31,9 +32,9 @@ use ampoule_jail::{CellLimits, Keeper};
 use async_trait::async_trait;
 use tokio::{sync::watch, task::JoinHandle};
 
+use channels::RuntimeTraits;
 pub use config::{NativeConfig, NativeRuntime};
 use link::{Link, LinkState};
-use run::RuntimeTraits;
 use sandbox::NativeSandbox;
 
 /// How long `create` waits for a launcher that is being replaced, and for an interpreter to start.

@@ -18,17 +18,17 @@ use ampoule_core::{
 };
 use ampoule_jail::{Command, Counters, FileNote, Listener, Report, WaitStatus};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _, Interest, unix::AsyncFd},
+    io::{AsyncReadExt as _, AsyncWriteExt as _, unix::AsyncFd},
     net::unix::pipe::{Receiver, Sender},
     sync::mpsc,
 };
 
 use super::{
+    channels::{Channels, RuntimeTraits, next_refused},
     error,
     frame::{self, FrameReader},
     link::SlotHandle,
     output::{Budget, Keeper},
-    sandbox::Channels,
 };
 
 /// Denied calls that are recorded; then the listener is closed and the kernel answers ENOSYS.
@@ -42,15 +42,6 @@ const PIPE_READ: usize = 64 << 10;
 /// open after a launcher that is gone.
 const LATE: Duration = Duration::from_secs(20);
 const LINGER: Duration = Duration::from_secs(2);
-
-/// What a runtime says of its interpreter, as far as evidence goes.
-#[derive(Clone, Debug)]
-pub(super) struct RuntimeTraits {
-    /// It aborts by itself when its heap meets the limit.
-    pub(super) heap_aborts: bool,
-    /// Calls that it tries by itself.
-    pub(super) probes: Vec<String>,
-}
 
 /// What one execution needs.
 pub(super) struct Run {
@@ -369,14 +360,6 @@ async fn read_result(
         }
     }
     reader.finish(nonce)
-}
-
-/// Refuses the next denied call and names it; an error when no process is left.
-pub(super) async fn next_refused(listener: &AsyncFd<Listener>) -> std::io::Result<String> {
-    let next = |listener: &Listener| {
-        listener.refuse_next()?.ok_or_else(|| std::io::ErrorKind::WouldBlock.into())
-    };
-    listener.async_io(Interest::READABLE, next).await
 }
 
 /// Refuses and records denied calls until the run is over or the record is full.

@@ -22,26 +22,17 @@ use tokio::{
 };
 
 use super::{
+    channels::{Channels, RuntimeTraits, next_refused},
     error,
     frame::READY,
     link::{Prepared, SlotHandle, watch_descriptor},
-    run::{Run, RuntimeTraits, next_refused},
+    run::Run,
 };
 
 /// Events that may wait for a slow reader before the program has to.
 const EVENTS_AHEAD: usize = 64;
 
 static CREATED: AtomicU64 = AtomicU64::new(0);
-
-/// Our ends of a sandbox's channels.
-#[derive(Debug)]
-pub(super) struct Channels {
-    pub(super) request: Sender,
-    pub(super) stdout: Receiver,
-    pub(super) stderr: Receiver,
-    pub(super) result: Receiver,
-    pub(super) listener: AsyncFd<Listener>,
-}
 
 /// A native sandbox.
 #[derive(Debug)]

@@ -14,9 +14,7 @@ use std::path::{Path, PathBuf};
 use ampoule_core::{Error, ErrorKind, Result};
 
 use super::installers;
-use super::{Interpreter, RuntimeFolder};
-
-pub(super) const OPERATION: &str = "install packages";
+use super::{Interpreter, OPERATION, RuntimeFolder};
 
 /// Where packages and other state are kept: `AMPOULE_DATA_DIR`, else `/var/lib/ampoule` for root,
 /// else `$XDG_DATA_HOME/ampoule`, else `~/.local/share/ampoule`.

@@ -10,7 +10,7 @@ use std::thread;
 
 use ampoule_core::{Error, ErrorKind, Result};
 
-use super::install::OPERATION;
+use super::OPERATION;
 use super::interpreter::{clean_command, on_path};
 use super::{Interpreter, PACKAGES_INSIDE, RuntimeFolder};
 

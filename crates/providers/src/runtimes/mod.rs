@@ -21,3 +21,6 @@ pub const INTERPRETER_INSIDE: &str = "/opt/interpreter";
 
 /// Where the sandbox shows the packages of a runtime.
 pub const PACKAGES_INSIDE: &str = "/opt/ampoule/packages";
+
+/// What an error of an installation happened during.
+const OPERATION: &str = "install packages";

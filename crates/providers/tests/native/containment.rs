@@ -3,9 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use ampoule_core::{Limits, Outcome};
-use ampoule_testkit::{Failure, Suite};
+use ampoule_testkit::{Failure, Suite, processes_with, unique_word};
 
-use crate::rig::{Rig, limits, processes_with, unique_word};
+use crate::rig::{Rig, limits};
 
 /// Runs Python that returns a JSON value and gives that value as text.
 fn value(rig: &Rig, code: &str) -> Result<String, Failure> {

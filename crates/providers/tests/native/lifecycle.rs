@@ -1,34 +1,19 @@
 //! What is left, whoever ends first.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
 
 use ampoule_core::{
     CancellationToken, Collector, ErrorKind, Event, Outcome, Provider as _, ProviderExt as _,
 };
-use ampoule_testkit::{Failure, Suite};
+use ampoule_testkit::{Failure, Suite, eventually, processes_with, unique_word};
 use futures_util::StreamExt as _;
 
-use crate::rig::{Rig, limits, processes_with, request, unique_word};
+use crate::rig::{Rig, limits, request};
 
 fn sleeper(word: &str) -> String {
     format!(
         "import subprocess, sys, time\ndef main():\n  subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)', '{word}'])\n  print('ready')\n  time.sleep(60)"
     )
-}
-
-/// Waits until the host agrees, because that is what is tested; gives up loudly.
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) -> Result<(), Failure> {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !holds() {
-        if Instant::now() > deadline {
-            return Err(format!("gave up waiting: {what}").into());
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    Ok(())
 }
 
 pub(crate) fn add(suite: &mut Suite, rig: &Arc<Rig>) {

@@ -1,10 +1,6 @@
 //! One native provider for all tests of this program, and short words for running things on it.
 
-use std::{
-    fs,
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 
 use ampoule_core::{
     Arguments, CancellationToken, Code, ExecuteRequest, ExecutionId, ExecutionResult, Language,
@@ -36,23 +32,6 @@ pub(crate) fn request(language: &str, code: &str, limits: Limits) -> ExecuteRequ
         limits,
         network: NetworkPolicy::None,
     }
-}
-
-/// A word that no other process on this machine has in its arguments.
-pub(crate) fn unique_word() -> String {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    format!("survivor-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
-}
-
-/// Processes on the host with `word` in their arguments: an oracle that asks nobody of ours.
-pub(crate) fn processes_with(word: &str) -> Vec<String> {
-    fs::read_dir("/proc")
-        .unwrap()
-        .flatten()
-        .filter_map(|entry| fs::read(entry.path().join("cmdline")).ok())
-        .map(|arguments| String::from_utf8_lossy(&arguments).replace('\0', " "))
-        .filter(|arguments| arguments.contains(word))
-        .collect()
 }
 
 impl Rig {
