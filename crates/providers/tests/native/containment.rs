@@ -133,4 +133,31 @@ pub(crate) fn add(suite: &mut Suite, rig: &Arc<Rig>) {
         assert_eq!(rig.run("python", astray)?.artifacts.len(), 0);
         Ok(())
     });
+    with_rig("scratch_space_has_the_sizes_promised", |rig| {
+        let code = "import os\ndef main():\n  out = []\n  for d in ('/workspace', '/tmp', '/dev/shm'):\n    s = os.statvfs(d)\n    out.append([s.f_blocks * s.f_frsize >> 20, s.f_files])\n  return out";
+        assert_eq!(value(rig, code)?, "[[100,16384],[50,8192],[16,256]]");
+        Ok(())
+    });
+    with_rig("resource_limits_are_as_promised_and_cannot_be_raised", |rig| {
+        let code = "import resource as r\ndef main():\n  names = ('FSIZE', 'STACK', 'CORE', 'NPROC', 'NOFILE', 'MEMLOCK', 'SIGPENDING', 'MSGQUEUE', 'NICE', 'RTPRIO')\n  out = [r.getrlimit(getattr(r, 'RLIMIT_' + n)) for n in names]\n  for n in names:\n    k = getattr(r, 'RLIMIT_' + n)\n    try: r.setrlimit(k, (r.getrlimit(k)[1] + 1,) * 2); return 'raised ' + n\n    except (ValueError, OSError): pass\n  return [soft if soft == hard else 'differ' for soft, hard in out]";
+        let promised = "[104857600,8388608,0,96,512,65536,256,0,0,0]";
+        assert_eq!(value(rig, code)?, promised);
+        Ok(())
+    });
+    with_rig("after_64_denied_calls_the_record_is_closed", |rig| {
+        let code = "import ctypes\ndef main():\n  l = ctypes.CDLL(None, use_errno=True)\n  seen = []\n  for _ in range(80):\n    l.mount(b'none', b'/tmp', b'tmpfs', 0, None)\n    seen.append(ctypes.get_errno())\n  return [seen.count(1) >= 64, seen[0], seen[-1], set(seen) <= {1, 38}]";
+        let result = rig.run("python", code)?;
+        let got = result.value.ok_or("no value")?.get().replace(' ', "");
+        assert_eq!(got, "[true,1,38,true]");
+        assert_eq!(result.finished.evidence.denied[0].count, 64);
+        Ok(())
+    });
+    with_rig("cpu_bandwidth_is_bounded", |rig| {
+        // An upper bound only: a busy machine gives less, never more.
+        let code = "import time\ndef main():\n  end = time.monotonic() + 1\n  while time.monotonic() < end: pass\n  return 1";
+        let usage =
+            rig.run_within("python", code, Limits { millicpus: 100, ..limits() })?.finished.usage;
+        assert!(usage.cpu_us.is_some_and(|used| used < 500_000), "{usage:?}");
+        Ok(())
+    });
 }

@@ -270,4 +270,21 @@ pub(crate) fn add(suite: &mut Suite, rig: &Arc<Rig>) {
         }
         Ok(())
     });
+    with_rig("a_value_may_have_8_mib_and_no_more", |rig| {
+        for (language, code) in [
+            ("python", "def main(): return 'x' * (SIZE)"),
+            ("javascript", "function main() { return 'x'.repeat(SIZE) }"),
+        ] {
+            // Two bytes are the quotes.
+            let fits = rig.run(language, &code.replace("SIZE", "(8 << 20) - 2"))?;
+            assert_eq!(fits.value.ok_or("no value")?.get().len(), 8 << 20);
+            let too_large = rig.run(language, &code.replace("SIZE", "(8 << 20) - 1"))?;
+            let outcome = &too_large.finished.outcome;
+            assert!(
+                matches!(outcome, Outcome::Failed { error: Some(error), .. } if error.message.contains("large") || error.message.contains("bytes")),
+                "{outcome:?}"
+            );
+        }
+        Ok(())
+    });
 }
