@@ -65,45 +65,43 @@ impl Rules {
     pub(super) fn landlock_scoped(&self) -> u64 {
         if self.landlock_abi >= 6 { 0b11 } else { 0 }
     }
+}
 
-    /// What is allowed where. Rules name the cell's own mounts, so that a file reached through
-    /// another mount (a zygote's executable, say) is not covered.
-    #[expect(clippy::unused_self, reason = "the rules of a template will differ")]
-    pub(super) fn path_rules(&self) -> [PathRule<'static>; 9] {
-        let rule = |path, access| PathRule { path, access };
-        [
-            rule(c"/", READ),
-            rule(c"/workspace", SCRATCH),
-            rule(c"/tmp", SCRATCH),
-            rule(c"/dev/shm", SCRATCH & !EXECUTE),
-            rule(c"/dev/null", DEVICE),
-            rule(c"/dev/zero", DEVICE),
-            rule(c"/dev/full", DEVICE),
-            rule(c"/dev/random", DEVICE),
-            rule(c"/dev/urandom", DEVICE),
-        ]
-    }
+/// What is allowed where. Rules name the cell's own mounts, so that a file reached through
+/// another mount (a zygote's executable, say) is not covered.
+pub(super) fn path_rules() -> [PathRule<'static>; 9] {
+    let rule = |path, access| PathRule { path, access };
+    [
+        rule(c"/", READ),
+        rule(c"/workspace", SCRATCH),
+        rule(c"/tmp", SCRATCH),
+        rule(c"/dev/shm", SCRATCH & !EXECUTE),
+        rule(c"/dev/null", DEVICE),
+        rule(c"/dev/zero", DEVICE),
+        rule(c"/dev/full", DEVICE),
+        rule(c"/dev/random", DEVICE),
+        rule(c"/dev/urandom", DEVICE),
+    ]
+}
 
-    /// Limits per process, beneath those of the control group.
-    #[expect(clippy::unused_self, reason = "the rules of a template will differ")]
-    pub(super) fn resource_limits(&self, processes: u32, disk: u64) -> [ResourceLimit; 11] {
-        let limit = |resource, value| ResourceLimit { resource, value };
-        [
-            limit(1, disk),    // FSIZE
-            limit(3, 8 << 20), // STACK
-            limit(4, 0),       // CORE
-            // NPROC, per id and user namespace: a little above the control group's limit, which
-            // counts what it refuses.
-            limit(6, u64::from(processes) + 32),
-            limit(7, 512),      // NOFILE
-            limit(8, 64 << 10), // MEMLOCK
-            limit(10, 256),     // LOCKS
-            limit(11, 256),     // SIGPENDING
-            limit(12, 0),       // MSGQUEUE
-            limit(13, 0),       // NICE
-            limit(14, 0),       // RTPRIO
-        ]
-    }
+/// Limits per process, beneath those of the control group.
+pub(super) fn resource_limits(processes: u32, disk: u64) -> [ResourceLimit; 11] {
+    let limit = |resource, value| ResourceLimit { resource, value };
+    [
+        limit(1, disk),    // FSIZE
+        limit(3, 8 << 20), // STACK
+        limit(4, 0),       // CORE
+        // NPROC, per id and user namespace: a little above the control group's limit, which
+        // counts what it refuses.
+        limit(6, u64::from(processes) + 32),
+        limit(7, 512),      // NOFILE
+        limit(8, 64 << 10), // MEMLOCK
+        limit(10, 256),     // LOCKS
+        limit(11, 256),     // SIGPENDING
+        limit(12, 0),       // MSGQUEUE
+        limit(13, 0),       // NICE
+        limit(14, 0),       // RTPRIO
+    ]
 }
 
 #[cfg(test)]

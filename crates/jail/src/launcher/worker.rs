@@ -12,7 +12,10 @@ use std::{
 
 use rustix::process::{chdir, umask};
 
-use super::{cell::PROGRAM_ID, rules::Rules};
+use super::{
+    cell::PROGRAM_ID,
+    rules::{Rules, path_rules, resource_limits},
+};
 use crate::{
     confine::{Plan, confine},
     error::{Jail, JailError, Step},
@@ -97,8 +100,8 @@ fn start(recipe: &Recipe<'_>) -> Jail<sys::Fault> {
     chdir(Path::new("/workspace")).step("enter /workspace")?;
     lay_out(&recipe.descriptors, recipe.setup)?;
     sys::reset_signals()?;
-    let limits = recipe.rules.resource_limits(recipe.processes, recipe.disk);
-    let path_rules = recipe.rules.path_rules();
+    let limits = resource_limits(recipe.processes, recipe.disk);
+    let path_rules = path_rules();
     confine(&Plan {
         id: PROGRAM_ID,
         single_id: !recipe.two_ids,
