@@ -147,7 +147,8 @@ const SIGKILL: i32 = 9;
 
 /// Says how a run ended, from evidence alone.
 ///
-/// 1. We could not go on, or never saw the end: platform.
+/// 1. We could not go on, never saw the end, or the machine gave less than the limits promise:
+///    platform.
 /// 2. We stopped it: for time, cpu, output, or because the caller withdrew.
 /// 3. One value frame: success, whatever happened beside it — unless the kernel killed the first
 ///    process for memory before the frame was complete, in which case there is no frame.
@@ -172,10 +173,22 @@ pub fn verdict(evidence: &Evidence) -> Verdict {
     if evidence.frame == FrameEvidence::Value {
         return Verdict::Ended(Outcome::Succeeded);
     }
-    if out_of_memory(evidence, exit) {
-        return limit(LimitKind::Memory);
+    match out_of_memory(evidence, exit) {
+        Some(true) => return limit(LimitKind::Memory),
+        Some(false) => {
+            return Verdict::PlatformFailed {
+                reason: "the machine ran out of memory, below the run's own limit",
+            };
+        }
+        None => {}
     }
-    if evidence.processes.refused > 0 {
+    let processes = &evidence.processes;
+    if processes.refused > 0 {
+        if processes.peak.is_some_and(|peak| peak < u64::from(processes.limit)) {
+            return Verdict::PlatformFailed {
+                reason: "the machine refused processes, below the run's own limit",
+            };
+        }
         return limit(LimitKind::Processes);
     }
     if evidence.disk.full {
@@ -188,12 +201,18 @@ pub fn verdict(evidence: &Evidence) -> Verdict {
     Verdict::Ended(failure(evidence, exit))
 }
 
-fn out_of_memory(evidence: &Evidence, exit: Exit) -> bool {
+/// Whether the run's own limit ended it for memory (`Some(true)`), or somebody else's: the kernel
+/// counts a kill in the victim's group even if the whole machine, or a group above, was full.
+fn out_of_memory(evidence: &Evidence, exit: Exit) -> Option<bool> {
     let memory = &evidence.memory;
-    let near_limit = memory.peak.is_some_and(|peak| peak >= memory.limit / 5 * 4);
-    let heap_aborted =
-        memory.heap_aborts && matches!(exit, Exit::Signal(SIGABRT | SIGTRAP)) && near_limit;
-    memory.oom_kills > 0 || memory.stopped_by_watch || heap_aborted
+    let near_limit = memory.peak.map(|peak| peak >= memory.limit / 5 * 4);
+    let heap_aborted = memory.heap_aborts
+        && matches!(exit, Exit::Signal(SIGABRT | SIGTRAP))
+        && near_limit == Some(true);
+    if memory.stopped_by_watch || heap_aborted {
+        return Some(true);
+    }
+    (memory.oom_kills > 0).then(|| near_limit.unwrap_or(true))
 }
 
 fn denials(evidence: &Evidence) -> Vec<Denial> {

@@ -102,7 +102,12 @@ proptest! {
                 prop_assert!(!evidence.denied.is_empty() || evidence.network.unroutable > 0);
             }
             Verdict::PlatformFailed { .. } => {
-                prop_assert!(evidence.exit.is_none() || evidence.stopped == Some(StopReason::Platform));
+                let short = evidence.memory.oom_kills > 0 || evidence.processes.refused > 0;
+                prop_assert!(
+                    evidence.exit.is_none()
+                        || evidence.stopped == Some(StopReason::Platform)
+                        || short
+                );
             }
             Verdict::Ended(_) => {}
         }
@@ -141,4 +146,23 @@ fn what_an_interpreter_tries_by_itself_does_not_decide() {
     };
     assert_eq!(verdict(&tried(true)).culprit(), Culprit::Program);
     assert_eq!(verdict(&tried(false)).culprit(), Culprit::Policy);
+}
+
+#[test]
+fn a_machine_that_is_short_is_not_the_programs_limit() {
+    let killed = |peak| Evidence {
+        exit: Some(Exit::Signal(9)),
+        memory: MemoryEvidence { oom_kills: 1, peak, limit: 100, ..MemoryEvidence::default() },
+        ..Evidence::default()
+    };
+    assert_eq!(verdict(&killed(Some(99))).culprit(), Culprit::Limit);
+    assert_eq!(verdict(&killed(None)).culprit(), Culprit::Limit);
+    assert_eq!(verdict(&killed(Some(20))).culprit(), Culprit::Platform);
+    let refused = |peak| Evidence {
+        exit: Some(Exit::Code(1)),
+        processes: ProcessEvidence { refused: 1, peak, limit: 64 },
+        ..Evidence::default()
+    };
+    assert_eq!(verdict(&refused(Some(64))).culprit(), Culprit::Limit);
+    assert_eq!(verdict(&refused(Some(10))).culprit(), Culprit::Platform);
 }

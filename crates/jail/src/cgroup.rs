@@ -4,7 +4,7 @@
 //! descriptors only and makes one group per run beneath them. No path crosses a boundary.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     path::{Path, PathBuf},
@@ -24,6 +24,8 @@ use crate::{
 
 /// What every base group's name starts with.
 pub(crate) const PREFIX: &str = "ampoule-";
+/// On v2, where processes go that stood in the way of children.
+const LEAF: &str = "ampoule.manager";
 /// The controllers of v1 that are used, where they are mounted.
 const V1_CONTROLLERS: [&str; 4] = ["memory", "pids", "cpu", "cpuacct"];
 const V2_CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
@@ -59,6 +61,7 @@ impl Hierarchies {
         }
         let mut v1: BTreeMap<PathBuf, Vec<String>> = BTreeMap::new();
         let mut v2 = None;
+        let mut found = BTreeSet::new();
         for line in mounts.lines() {
             let Some((left, right)) = line.split_once(" - ") else { continue };
             let left: Vec<&str> = left.split(' ').collect();
@@ -67,17 +70,17 @@ impl Hierarchies {
             else {
                 continue;
             };
-            let own = |group: &str| {
-                let group = group.strip_prefix(root.trim_end_matches('/')).unwrap_or(group);
-                Path::new(point).join(group.trim_start_matches('/'))
-            };
+            let own = |group: &str| Path::new(point).join(beneath(root, group));
             match *kind {
-                "cgroup2" => v2 = groups.get("").map(|group| own(group)),
+                "cgroup2" => v2 = groups.get("").map(|group| out_of_leaf(own(group))),
                 "cgroup" => {
                     for controller in
                         options.split(',').filter(|name| V1_CONTROLLERS.contains(name))
                     {
-                        if let Some(group) = groups.get(controller) {
+                        // One hierarchy may be mounted in two places.
+                        if found.insert(controller.to_owned())
+                            && let Some(group) = groups.get(controller)
+                        {
                             v1.entry(own(group)).or_default().push(controller.to_owned());
                         }
                     }
@@ -104,6 +107,22 @@ impl Hierarchies {
     /// The directories that hold base groups, for finding what was left.
     pub(crate) fn directories(&self) -> impl Iterator<Item = &Path> {
         self.own.iter().map(|(path, _)| path.as_path())
+    }
+}
+
+/// The path of a group below the root of its mount.
+fn beneath<'a>(root: &str, group: &'a str) -> &'a str {
+    match group.strip_prefix(root.trim_end_matches('/')) {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => rest.trim_start_matches('/'),
+        _ => group.trim_start_matches('/'),
+    }
+}
+
+/// A manager before us may have put the shell that we come from into its leaf.
+fn out_of_leaf(own: PathBuf) -> PathBuf {
+    match own.parent() {
+        Some(parent) if own.ends_with(LEAF) => parent.to_owned(),
+        _ => own,
     }
 }
 
@@ -144,16 +163,23 @@ impl Base {
                 }
                 let path = own.join(&name);
                 fs::create_dir(&path)?;
-                if hierarchies.version == 2 {
-                    fs::write(path.join("cgroup.subtree_control"), "+memory +pids +cpu")?;
+                let prepared = (|| {
+                    if hierarchies.version == 2 {
+                        fs::write(path.join("cgroup.subtree_control"), "+memory +pids +cpu")?;
+                    }
+                    Ok((fs::File::open(&own)?.into(), fs::File::open(&path)?.into()))
+                })();
+                if prepared.is_err() {
+                    let _ = fs::remove_dir(&path);
                 }
-                Ok((fs::File::open(&own)?.into(), fs::File::open(&path)?.into()))
+                prepared
             })();
             match made {
                 Ok((parent, group)) => entries.push(BaseGroup { parent, group, controllers }),
                 // Not ours to write: this machine gives us no meter of that kind.
                 Err(error) if is_refusal(&error) => {}
                 Err(error) => {
+                    Self { version: 0, name, entries }.remove();
                     return Err(error)
                         .step_with(|| format!("make a control group in {}", own.display()));
                 }
@@ -203,14 +229,15 @@ fn enable_v2(own: &Path) -> io::Result<()> {
     let enable = || fs::write(&control, "+memory +pids +cpu");
     match enable() {
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
-            let leaf = own.join("ampoule.manager");
+            let leaf = own.join(LEAF);
             fs::create_dir(&leaf).or_else(|error| match error.kind() {
                 io::ErrorKind::AlreadyExists => Ok(()),
                 _ => Err(error),
             })?;
-            for pid in fs::read_to_string(own.join("cgroup.procs"))?.lines() {
-                // A process that is gone by now need not move.
-                let _ = fs::write(leaf.join("cgroup.procs"), pid);
+            // The manager and us, and nobody else's processes: with others in it this group is not
+            // ours to change, and the machine gives us no meter.
+            for pid in [std::process::id(), std::os::unix::process::parent_id()] {
+                fs::write(leaf.join("cgroup.procs"), pid.to_string())?;
             }
             enable()
         }
@@ -290,9 +317,33 @@ impl Meters {
         self.version
     }
 
+    /// Whether a controller's limits are in force.
+    pub(crate) fn has(&self, controller: &str) -> bool {
+        self.bases.iter().any(|(have, _)| have.iter().any(|name| name == controller))
+    }
+
+    /// Whether memory that is swapped out counts; where nothing can be swapped out, it does.
+    pub(crate) fn counts_swap(&self) -> bool {
+        let files = ["memory.memsw.limit_in_bytes", "memory.swap.max"];
+        let knob =
+            |base: &OwnedFd| files.iter().any(|file| open_at(base, file, OFlags::RDONLY).is_ok());
+        let swaps =
+            fs::read_to_string("/proc/swaps").map_or(0, |text| text.lines().skip(1).count());
+        swaps == 0 || self.bases.iter().any(|(_, base)| knob(base))
+    }
+
     /// Makes the group of a run and sets its limits.
     pub(crate) fn create(&self, name: String, limits: &CellLimits) -> Jail<Group> {
         let mut group = Group { name, parts: Vec::new(), cpu_at_lease: 0 };
+        let made = self.make(&mut group).and_then(|()| self.limit(&group, limits));
+        if made.is_err() {
+            // No process is in it, so that nothing keeps it.
+            let _ = self.remove(&group);
+        }
+        made.map(|()| group)
+    }
+
+    fn make(&self, group: &mut Group) -> Jail<()> {
         for (controllers, base) in &self.bases {
             mkdirat(base, group.name.as_str(), Mode::from_raw_mode(0o755))
                 .step("make the control group of a run")?;
@@ -307,11 +358,7 @@ impl Meters {
             };
             group.parts.push((controllers.clone(), directory, tasks));
         }
-        let limited = self.limit(&group, limits);
-        if limited.is_err() {
-            let _ = self.remove(&group);
-        }
-        limited.map(|()| group)
+        Ok(())
     }
 
     fn limit(&self, group: &Group, limits: &CellLimits) -> Jail<()> {
@@ -459,6 +506,21 @@ mod tests {
             paths,
             ["/sys/fs/cgroup/cpu,cpuacct/a", "/sys/fs/cgroup/memory/", "/sys/fs/cgroup/pids/"]
         );
+    }
+
+    #[test]
+    fn a_hierarchy_that_is_mounted_twice_is_used_once() {
+        let found = Hierarchies::parse(
+            "2:memory:/docker/xyz\n",
+            "30 25 0:26 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+             31 25 0:26 / /elsewhere rw - cgroup cgroup rw,memory\n",
+        )
+        .unwrap();
+        let paths: Vec<_> = found.directories().collect();
+        assert_eq!(paths, [Path::new("/sys/fs/cgroup/memory/docker/xyz")]);
+        assert_eq!(beneath("/docker/x", "/docker/xyz"), "docker/xyz");
+        assert_eq!(beneath("/docker/x", "/docker/x"), "");
+        assert_eq!(out_of_leaf("/a/ampoule.manager".into()), Path::new("/a"));
     }
 
     #[test]

@@ -61,11 +61,15 @@ impl Keeper {
     /// The connection to the next launcher; `Ok(None)` when the keeper is gone. `WouldBlock` when
     /// there is none yet.
     pub fn next_launcher(&self) -> io::Result<Option<Connection>> {
-        let mut byte = [0; 1];
-        let Some((_, mut descriptors)) = wire::receive_now(&self.control, &mut byte)? else {
+        let mut said = [0; 512];
+        let Some((length, mut descriptors)) = wire::receive_now(&self.control, &mut said)? else {
             return Ok(None);
         };
-        let socket = descriptors.pop().ok_or(io::ErrorKind::InvalidData)?;
+        let Some(socket) = descriptors.pop() else {
+            // Its own failure, in words.
+            let text = said[..length].get(1..).unwrap_or_default();
+            return Err(io::Error::other(String::from_utf8_lossy(text).into_owned()));
+        };
         set_non_blocking(&socket).map_err(io::Error::other)?;
         Ok(Some(Connection { socket }))
     }
@@ -140,6 +144,8 @@ pub fn drop_to(id: u32) -> Jail<()> {
     sys::clear_groups()?;
     sys::set_gid(id)?;
     sys::set_uid(id)?;
+    // Nor does it come back through a program that it executes.
+    rustix::thread::set_no_new_privs(true).step("set no_new_privs")?;
     if sys::uids()? != [id; 3] || !sys::has_no_linux_caps()? {
         return Err(JailError::new("give up root", io::ErrorKind::PermissionDenied));
     }
@@ -198,22 +204,25 @@ impl Listener {
     pub fn refuse_next(&self) -> io::Result<Option<String>> {
         use std::os::fd::AsRawFd as _;
         let fd = self.descriptor.as_raw_fd();
-        match readiness(&self.descriptor)? {
-            ready if ready.contains(PollFlags::IN) => {}
-            // No process is left that could be refused anything.
-            ready if ready.contains(PollFlags::HUP) => {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+        let notification = loop {
+            match readiness(&self.descriptor)? {
+                ready if ready.contains(PollFlags::IN) => {}
+                // No process is left that could be refused anything.
+                ready if ready.contains(PollFlags::HUP) => {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                _ => return Ok(None),
             }
-            _ => return Ok(None),
-        }
-        let mut notification = Notification::default();
-        // SAFETY: the kernel fills one `struct seccomp_notif` of 80 bytes, which it wants zeroed.
-        let received =
-            unsafe { sys::ioctl(fd, SECCOMP_IOCTL_NOTIF_RECV, (&raw mut notification).cast()) };
-        if received.is_err() {
-            // The caller was killed while it waited.
-            return Ok(None);
-        }
+            let mut notification = Notification::default();
+            // SAFETY: the kernel fills one `struct seccomp_notif` of 80 bytes, which it wants
+            // zeroed.
+            let received =
+                unsafe { sys::ioctl(fd, SECCOMP_IOCTL_NOTIF_RECV, (&raw mut notification).cast()) };
+            // Else the caller was killed while it waited; another may wait behind it.
+            if received.is_ok() {
+                break notification;
+            }
+        };
         let mut response = Response { id: notification.id, value: 0, error: -EPERM, flags: 0 };
         // SAFETY: the kernel reads one `struct seccomp_notif_resp` of 24 bytes. A caller that is
         // gone by now is no concern of ours.

@@ -11,8 +11,8 @@ pub struct LauncherConfig {
     pub templates: Vec<Template>,
     /// How many sandboxes may exist at once.
     pub slots: u32,
-    /// Started as root: the first of the host ids that belong to Ampoule alone. The manager takes
-    /// it, each slot two of those that follow.
+    /// Started as root: the first of the host ids that belong to Ampoule alone. It is the
+    /// manager's; of those that follow each manager claims a range, two ids per slot.
     pub id_base: u32,
     /// The system call policy, as the text of its file.
     pub policy: String,
@@ -20,7 +20,7 @@ pub struct LauncherConfig {
 
 /// The ids that a configuration of `slots` takes.
 pub(crate) fn id_count(slots: u32) -> u32 {
-    1 + 2 * slots
+    2 * slots
 }
 
 /// The recipe that a sandbox is created from.

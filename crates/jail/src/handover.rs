@@ -34,8 +34,8 @@ pub(crate) const DEVICES: &str = "/sys";
 pub(crate) struct Start {
     pub(crate) config: LauncherConfig,
     pub(crate) layout: Layout,
-    /// Whether two host ids per slot are mapped.
-    pub(crate) two_ids: bool,
+    /// The first of the host ids that are mapped, two per slot; `None` with one id for everything.
+    pub(crate) first_id: Option<u32>,
 }
 
 /// The devices of a sandbox and their numbers.

@@ -24,7 +24,10 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::{CWD, FileType, Mode, mknodat},
     mount::{MountFlags, MountPropagationFlags, mount, mount_change},
-    process::{Signal, WaitIdOptions, getuid, pidfd_send_signal, waitid},
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with},
+    process::{
+        Signal, WaitIdOptions, getuid, pidfd_send_signal, set_parent_process_death_signal, waitid,
+    },
     thread::{UnshareFlags, set_name},
 };
 
@@ -46,29 +49,80 @@ pub(crate) const ARGUMENT: &str = "__keeper";
 /// A launcher that dies sooner than this, this often in a row, is not started again.
 const QUICK_DEATH: Duration = Duration::from_millis(500);
 const MOST_QUICK_DEATHS: u32 = 3;
+/// Ranges of host ids begin at multiples of this beyond the manager's own id.
+const ID_STEP: u32 = 4096;
+const MOST_RANGES: u32 = 256;
 /// How long a launcher may take to leave after its manager has gone.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Runs as the keeper on the control socket that is standard input.
 pub(crate) fn run() -> Jail<()> {
-    // A terminal's Ctrl-C is the manager's business.
+    // A terminal's Ctrl-C is the manager's business, and so is a service manager's wish to stop:
+    // our life is the control socket.
     let _ = rustix::process::setsid();
+    for signal in [1, 2, 15] {
+        sys::ignore_signal(signal)?;
+    }
     let _ = set_name(c"ampoule-keeper");
     raise_descriptor_limit();
     // SAFETY: the manager starts a keeper with its control socket as standard input, and nothing
     // else in this process touches descriptor 0.
     let control = unsafe { OwnedFd::from_raw_fd(0) };
-    let config = receive_config(&control)?;
+    let result = run_on(&control);
+    if let Err(error) = &result {
+        // A manager that is gone has nobody to tell.
+        let _ = wire::send(control.as_fd(), format!("E{error}").as_bytes(), &[]);
+    }
+    result
+}
+
+fn run_on(control: &OwnedFd) -> Jail<()> {
+    let config = receive_config(control)?;
     let name = identity::of_self().step("read our own start time")?;
     leaks::sweep_groups();
     let base = Base::create(&name)?;
-    let root = getuid().is_root();
-    if root {
-        make_devices(config.slots)?;
-    }
-    let result = keep(&control, config, &base, root);
+    let result = keep(control, config, &base);
     base.remove();
     result
+}
+
+/// Host ids that are ours alone while the lock is held: an abstract socket, which the kernel
+/// releases whatever becomes of us.
+struct ClaimedIds {
+    first: u32,
+    _lock: OwnedFd,
+}
+
+/// Claims a range that no other manager of this host has.
+fn claim_ids(base: u32, slots: u32) -> Jail<ClaimedIds> {
+    if id_count(slots) > ID_STEP {
+        let most = ID_STEP / id_count(1);
+        let step = format!("make {slots} slots; hint: one manager has at most {most}");
+        return Err(JailError::new(step, io::ErrorKind::InvalidInput));
+    }
+    for place in 1..=MOST_RANGES {
+        let first = base + place * ID_STEP;
+        let lock = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
+            .step("make a lock")?;
+        if bind_name(&lock, first)? {
+            return Ok(ClaimedIds { first, _lock: lock });
+        }
+    }
+    Err(JailError::new(
+        "find host ids that no other manager uses; hint: too many managers on this host",
+        io::ErrorKind::AddrInUse,
+    ))
+}
+
+/// Whether the name of a range of ids was free.
+fn bind_name(lock: &OwnedFd, first: u32) -> Jail<bool> {
+    let name = format!("ampoule-ids-{first}");
+    let address = SocketAddrUnix::new_abstract_name(name.as_bytes()).step("name a lock")?;
+    match bind(lock, &address) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::ADDRINUSE) => Ok(false),
+        Err(error) => Err(error).step("take a lock"),
+    }
 }
 
 fn receive_config(control: &OwnedFd) -> Jail<LauncherConfig> {
@@ -123,16 +177,22 @@ fn make_devices(slots: u32) -> Jail<()> {
 }
 
 /// Starts launchers, one after another, until the manager goes.
-fn keep(control: &OwnedFd, config: LauncherConfig, base: &Base, root: bool) -> Jail<()> {
+fn keep(control: &OwnedFd, config: LauncherConfig, base: &Base) -> Jail<()> {
     let (layout, groups) = base.layout();
-    let id_base = config.id_base;
-    let ids = root.then(|| id_count(config.slots));
-    let start = memory_file(&Start { config, layout, two_ids: root })?;
+    let slots = config.slots;
+    // Held until this function returns, which is after the last launcher is reaped.
+    let claimed = getuid().is_root().then(|| claim_ids(config.id_base, slots)).transpose()?;
+    if claimed.is_some() {
+        make_devices(slots)?;
+    }
+    let ids = claimed.as_ref().map(|claimed| (claimed.first, id_count(slots)));
+    let first_id = claimed.as_ref().map(|claimed| claimed.first);
+    let start = memory_file(&Start { config, layout, first_id })?;
     let mut quick_deaths = 0;
     loop {
         let (theirs, ours) = wire::pair().step("make the launcher's socket")?;
         let born = Instant::now();
-        let child = start_launcher(&ours, &start, &groups, ids.map(|count| (id_base, count)))?;
+        let child = start_launcher(&ours, &start, &groups, ids)?;
         drop(ours);
         // SAFETY: clone3 has just made this descriptor for us alone.
         let pidfd = unsafe { OwnedFd::from_raw_fd(child.pidfd) };
@@ -200,6 +260,8 @@ fn start_launcher(
     let child = unsafe { sys::clone3(NEW_NAMESPACES, None) }?;
     let Some(child) = child else {
         drop(gate_in);
+        // Before anything else: nobody may outlive the keeper unkept. The launcher says it again.
+        let _ = set_parent_process_death_signal(Some(Signal::KILL));
         let mut byte = [0];
         let error = match gate_out.read_exact(&mut byte) {
             Ok(()) => become_launcher(socket, start, groups, ids.is_some()).err(),

@@ -14,7 +14,7 @@
 //! **Privileges.** Started as root, K and L are root of the host in name only: L's user namespace
 //! maps root and the ids of Ampoule, and its root directory shows nothing else of the host. C and W
 //! have two host ids of their own per slot. Started as an ordinary user everything has that user's
-//! one id. W loses everything in [`confine`], in one order that is the same cold and warm.
+//! one id. W loses everything in `confine`, in one order that is the same cold and warm.
 //!
 //! **Clean-up** is the kernel's: M's end closes L's socket, L's end is the end of P0, and a killed C
 //! takes its whole pid namespace along. Mounts live in mount namespaces and end with them. Only
@@ -24,8 +24,6 @@
 //! result. They are pipes and not sockets, so that no descriptor travels over them. The listener of
 //! denied system calls goes to M as well. L keeps pidfds, group files, and the two directories of
 //! scratch space that C opened before any user code.
-//!
-//! [`confine`]: Report::Prepared
 
 #![forbid(clippy::undocumented_unsafe_blocks)]
 
@@ -50,7 +48,9 @@ pub use client::{Connection, Keeper, Listener, drop_to, is_root};
 pub use config::{LauncherConfig, SkeletonFile, Template, Tree};
 pub use error::JailError;
 pub use leaks::{Leak, leaks};
-pub use protocol::{CellLimits, Command, Counters, FileNote, Malformed, Report, WaitStatus};
+pub use protocol::{
+    CellLimits, Command, Counters, FileNote, Malformed, Meters, Report, WaitStatus,
+};
 
 /// The code that is loaded into an interpreter, as built beside this crate.
 pub const INSIDE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/ampoule_inside.so"));

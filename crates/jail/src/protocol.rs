@@ -126,6 +126,17 @@ pub enum FileNote {
     Unreadable,
 }
 
+/// The meters beside memory's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Meters {
+    /// Processes and threads are limited.
+    pub processes: bool,
+    /// CPU bandwidth is limited.
+    pub cpu: bool,
+    /// Memory that is swapped out counts.
+    pub swap: bool,
+}
+
 /// What the launcher tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
@@ -135,6 +146,8 @@ pub enum Report {
         landlock_abi: u32,
         /// The cgroup version in force, or 0.
         cgroup_version: u32,
+        /// Whether processes, CPU bandwidth and swapped memory are limited as well.
+        meters: Meters,
         /// Whether two ids are mapped per sandbox.
         two_ids: bool,
     },
@@ -369,9 +382,13 @@ impl Report {
     /// The message as a datagram.
     pub fn encode(&self) -> [u8; MESSAGE_LEN] {
         match self {
-            Self::Ready { landlock_abi, cgroup_version, two_ids } => {
-                Writer::new(1).u32(*landlock_abi).u32(*cgroup_version).u8(u8::from(*two_ids))
-            }
+            Self::Ready { landlock_abi, cgroup_version, meters, two_ids } => Writer::new(1)
+                .u32(*landlock_abi)
+                .u32(*cgroup_version)
+                .u8(u8::from(meters.processes))
+                .u8(u8::from(meters.cpu))
+                .u8(u8::from(meters.swap))
+                .u8(u8::from(*two_ids)),
             Self::Prepared { ticket, slot, cell, worker } => {
                 Writer::new(2).u32(*ticket).u32(*slot).u64(micros(*cell)).u64(micros(*worker))
             }
@@ -422,6 +439,11 @@ impl Report {
             1 => Self::Ready {
                 landlock_abi: reader.u32()?,
                 cgroup_version: reader.u32()?,
+                meters: Meters {
+                    processes: reader.u8()? != 0,
+                    cpu: reader.u8()? != 0,
+                    swap: reader.u8()? != 0,
+                },
                 two_ids: reader.u8()? != 0,
             },
             2 => Self::Prepared {
@@ -503,7 +525,7 @@ mod tests {
         fn reports_survive_the_wire(slot: u32, size: u64, name in proptest::collection::vec(any::<u8>(), 0..NAME_LEN), text in "[a-z ]{0,90}") {
             let counters = Counters { oom_kills: Some(size), wall_us: size, disk_full: true, ..Counters::default() };
             for report in [
-                Report::Ready { landlock_abi: 7, cgroup_version: 1, two_ids: true },
+                Report::Ready { landlock_abi: 7, cgroup_version: 1, meters: Meters { processes: true, ..Meters::default() }, two_ids: true },
                 Report::Prepared { ticket: slot, slot, cell: Duration::from_micros(7), worker: Duration::from_micros(size) },
                 Report::Failed { ticket: slot, text: text.clone() },
                 Report::Ended { slot, status: WaitStatus::Signaled(9), stopped: Some(StopReason::Wall), counters },

@@ -39,14 +39,18 @@ impl Launcher {
             .position(Option::is_none)
             .ok_or_else(|| JailError::new("find a free slot", io::ErrorKind::WouldBlock))?;
         self.runs += 1;
+        let (ours, theirs) = wire::pair().step("make a setup socket")?;
         let group = self.meters.create(format!("{index}-{}", self.runs), &limits)?;
         let mut slot = Slot::new(ticket, template, limits);
-        let (ours, theirs) = wire::pair().step("make a setup socket")?;
         let recipe = cell::Recipe {
             image,
-            devices: if self.two_ids { format!("/d/{index}") } else { "/d/shared".to_owned() },
+            devices: if self.first_id.is_some() {
+                format!("/d/{index}")
+            } else {
+                "/d/shared".to_owned()
+            },
             disk: limits.disk,
-            two_ids: self.two_ids,
+            two_ids: self.first_id.is_some(),
             joins: group.joins().collect(),
         };
         // SAFETY: the launcher never starts a thread.
@@ -73,6 +77,12 @@ impl Launcher {
         Ok(())
     }
 
+    /// The host ids of a slot: its first process's, and its program's.
+    fn slot_ids(&self, index: usize) -> Option<(u32, u32)> {
+        let first = self.first_id? + 2 * u32::try_from(index).ok()?;
+        Some((first, first + 1))
+    }
+
     /// Maps the ids of a new cell and lets it go on.
     fn open_gate(&self, index: usize, pid: i32) -> Jail<()> {
         let write = |file: &str, text: &str| {
@@ -80,12 +90,12 @@ impl Launcher {
                 .step_with(|| format!("write {file} of a cell"))
         };
         let program = cell::PROGRAM_ID;
-        let map = if self.two_ids {
-            let first = self.id_base + 1 + 2 * u32::try_from(index).unwrap_or(u32::MAX);
-            format!("0 {first} 1\n{program} {} 1", first + 1)
-        } else {
-            write("setgroups", "deny")?;
-            format!("{program} 0 1")
+        let map = match self.slot_ids(index) {
+            Some((first, own)) => format!("0 {first} 1\n{program} {own} 1"),
+            None => {
+                write("setgroups", "deny")?;
+                format!("{program} 0 1")
+            }
         };
         write("uid_map", &map)?;
         write("gid_map", &map)?;
@@ -142,9 +152,10 @@ impl Launcher {
                 Err(String::from_utf8_lossy(buffer[..length].get(1..).unwrap_or_default())
                     .into_owned())
             }
-            (State::Building | State::Confining, _) => {
+            (State::Building, _) => {
                 Err("build a sandbox: its first process ended early".to_owned())
             }
+            (State::Confining, _) => Err("confine a worker: it ended early".to_owned()),
             _ => Ok(()),
         };
         if let Err(text) = outcome {
@@ -154,6 +165,7 @@ impl Launcher {
 
     /// Clones the worker into a finished cell.
     fn start_worker(&mut self, index: usize) -> Jail<()> {
+        let program = self.slot_ids(index).map(|(_, program)| program);
         let Some(slot) = self.slots[index].as_mut() else { return Ok(()) };
         let (Some(cell), Some(group)) = (&slot.cell, &slot.group) else { return Ok(()) };
         let image = &self.images[slot.template];
@@ -162,6 +174,12 @@ impl Launcher {
         let (stdout_out, stdout_in) = new_pipe()?;
         let (stderr_out, stderr_in) = new_pipe()?;
         let (result_out, result_in) = new_pipe()?;
+        if let Some(program) = program {
+            // So that `/dev/stdout` and `/dev/stderr` can be opened by their names.
+            for pipe in [&stdout_in, &stderr_in] {
+                std::os::unix::fs::fchown(pipe, Some(program), None).step("give a pipe away")?;
+            }
+        }
         let (ours, theirs) = wire::pair().step("make a setup socket")?;
         let recipe = worker::Recipe {
             cell: cell.pidfd.as_fd(),
@@ -177,7 +195,7 @@ impl Launcher {
             rules: &self.rules,
             processes: slot.limits.processes,
             disk: slot.limits.disk,
-            two_ids: self.two_ids,
+            two_ids: self.first_id.is_some(),
         };
         // Children are born in the cell's pid namespace while this holds.
         sys::setns(cell.pidfd.as_raw_fd(), CLONE_NEWPID)?;

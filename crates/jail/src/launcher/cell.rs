@@ -87,34 +87,32 @@ const SETUP_FD: i32 = 3;
 
 /// The life of a cell's first process, from its clone on.
 pub(super) fn run(recipe: &Recipe<'_>, setup: &OwnedFd) -> ! {
-    match begin(recipe, setup).and_then(|()| build(recipe, setup_socket())) {
-        Ok(()) => loop {
-            pause();
-        },
-        Err(error) => {
-            super::send_error(setup_socket(), &error);
-            sys::exit(1)
-        }
+    let failed = match begin(recipe, setup) {
+        Ok(setup) => build(recipe, setup).err().map(|error| (setup, error)),
+        Err(error) => Some((setup.as_fd(), error)),
+    };
+    if let Some((setup, error)) = failed {
+        super::send_error(setup, &error);
+        sys::exit(1);
     }
-}
-
-fn setup_socket() -> BorrowedFd<'static> {
-    // SAFETY: `begin` has put the setup socket at this number, and only the very end of `build`
-    // closes it; should `begin` have failed before, sending over a foreign or closed descriptor
-    // is an error and nothing more, because the process exits next.
-    unsafe { BorrowedFd::borrow_raw(SETUP_FD) }
+    loop {
+        pause();
+    }
 }
 
 /// Joins the control groups and lets go of every descriptor of the launcher's: the pipe ends of
 /// other runs among them would keep those runs from seeing the end of their output.
-fn begin(recipe: &Recipe<'_>, setup: &OwnedFd) -> Jail<()> {
+fn begin(recipe: &Recipe<'_>, setup: &OwnedFd) -> Jail<BorrowedFd<'static>> {
     for join in &recipe.joins {
         rustix::io::write(join, b"0").step("join the control group")?;
     }
     if setup.as_raw_fd() != SETUP_FD {
         sys::dup_to(setup.as_raw_fd(), SETUP_FD)?;
     }
-    Ok(sys::close_range_from(SETUP_FD.cast_unsigned() + 1)?)
+    sys::close_range_from(SETUP_FD.cast_unsigned() + 1)?;
+    // SAFETY: the setup socket is at this number since the line above the last, and stays open
+    // until the very end of `build`, after which nothing is borrowed any more.
+    Ok(unsafe { BorrowedFd::borrow_raw(SETUP_FD) })
 }
 
 fn build(recipe: &Recipe<'_>, setup: BorrowedFd<'_>) -> Jail<()> {

@@ -57,8 +57,8 @@ struct Launcher {
     meters: Meters,
     images: Vec<Image>,
     rules: Rules,
-    two_ids: bool,
-    id_base: u32,
+    /// The first host id of the slots, two each; `None` with one id for everything.
+    first_id: Option<u32>,
     slots: Vec<Option<Slot>>,
     /// Messages that the manager's socket had no room for.
     outbox: VecDeque<([u8; MESSAGE_LEN], Vec<OwnedFd>)>,
@@ -82,7 +82,7 @@ pub(crate) fn run() -> Jail<()> {
 /// Tells the launcher, from a process under construction, what went wrong.
 fn send_error(setup: BorrowedFd<'_>, error: &JailError) {
     let mut text = error.to_string();
-    text.truncate(SETUP_ERROR_LEN - 1);
+    text.truncate(text.floor_char_boundary(SETUP_ERROR_LEN - 1));
     let _ = wire::send(setup, format!("E{text}").as_bytes(), &[]);
 }
 
@@ -115,7 +115,7 @@ impl Launcher {
             )
         })?;
         let pid_namespace = File::open("/proc/self/ns/pid").step("open our pid namespace")?;
-        let images = root::build(&start.config.templates, start.two_ids)?;
+        let images = root::build(&start.config.templates, start.first_id.is_some())?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).step("make an event queue")?;
         fcntl_setfl(socket, fcntl_getfl(socket).step("read flags")? | OFlags::NONBLOCK)
             .step("make the socket non-blocking")?;
@@ -125,7 +125,12 @@ impl Launcher {
         let ready = Report::Ready {
             landlock_abi,
             cgroup_version: meters.version(),
-            two_ids: start.two_ids,
+            meters: crate::protocol::Meters {
+                processes: meters.has("pids"),
+                cpu: meters.has("cpu"),
+                swap: meters.counts_swap(),
+            },
+            two_ids: start.first_id.is_some(),
         };
         Ok(move |socket| {
             let mut launcher = Self {
@@ -134,9 +139,12 @@ impl Launcher {
                 pid_namespace,
                 meters,
                 images,
-                rules: Rules { landlock_abi, filter: filter.instructions().to_vec() },
-                two_ids: start.two_ids,
-                id_base: start.config.id_base,
+                rules: Rules {
+                    landlock_abi,
+                    hard_limits: rules::hard_limits(),
+                    filter: filter.instructions().to_vec(),
+                },
+                first_id: start.first_id,
                 slots,
                 outbox: VecDeque::new(),
                 runs: 0,
@@ -236,11 +244,14 @@ impl Launcher {
     fn flush(&mut self) {
         while let Some((message, descriptors)) = self.outbox.front() {
             let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-            if wire::send(self.socket.as_fd(), message, &borrowed) == Err(Errno::AGAIN) {
-                break;
+            match wire::send(self.socket.as_fd(), message, &borrowed) {
+                // No room, or the kernel is short of memory: later.
+                Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM | Errno::TOOMANYREFS) => break,
+                // Sent; or the manager is gone, which the next receive finds out.
+                _ => {
+                    self.outbox.pop_front();
+                }
             }
-            // Sent; or the manager is gone, which the next receive finds out.
-            self.outbox.pop_front();
         }
         let mut wanted = epoll::EventFlags::IN;
         if !self.outbox.is_empty() {
@@ -346,6 +357,10 @@ impl Launcher {
         if let Some(status) = slot.worker.as_ref().and_then(Process::reap) {
             slot.status = status;
             slot.ended = Some(Instant::now());
+            if slot.lease.is_none() && slot.stopped.is_none() {
+                // No program has been near it.
+                slot.stopped = Some(StopReason::Platform);
+            }
             forget(&self.epoll, &mut slot.worker);
             let unfinished = slot.state == State::Confining;
             slot.kill();

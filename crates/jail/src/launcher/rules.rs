@@ -44,6 +44,8 @@ const DEVICE: u64 = READ_FILE | WRITE_FILE;
 pub(super) struct Rules {
     /// The version of Landlock found at start.
     pub(super) landlock_abi: u32,
+    /// The hard limits that we live under ourselves: nobody beneath can have more.
+    pub(super) hard_limits: HardLimits,
     /// The compiled policy.
     pub(super) filter: Vec<Instruction>,
 }
@@ -84,9 +86,34 @@ pub(super) fn path_rules() -> [PathRule<'static>; 9] {
     ]
 }
 
-/// Limits per process, beneath those of the control group.
-pub(super) fn resource_limits(processes: u32, disk: u64) -> [ResourceLimit; 11] {
-    let limit = |resource, value| ResourceLimit { resource, value };
+/// The hard limits of this process, by number.
+pub(super) type HardLimits = [u64; 16];
+
+/// Reads our own hard limits.
+pub(super) fn hard_limits() -> HardLimits {
+    use rustix::process::{Resource, getrlimit};
+    let mut limits = [u64::MAX; 16];
+    for (number, resource) in [
+        (1, Resource::Fsize),
+        (3, Resource::Stack),
+        (6, Resource::Nproc),
+        (7, Resource::Nofile),
+        (8, Resource::Memlock),
+        (10, Resource::Locks),
+        (11, Resource::Sigpending),
+    ] {
+        limits[number] = getrlimit(resource).maximum.unwrap_or(u64::MAX);
+    }
+    limits
+}
+
+/// Limits per process, beneath those of the control group, and never above our own: without the
+/// capability the kernel refuses to raise one.
+pub(super) fn resource_limits(processes: u32, disk: u64, hard: &HardLimits) -> [ResourceLimit; 11] {
+    let limit = |resource: u32, value: u64| {
+        let most = hard.get(resource as usize).copied().unwrap_or(u64::MAX);
+        ResourceLimit { resource, value: value.min(most) }
+    };
     [
         limit(1, disk),    // FSIZE
         limit(3, 8 << 20), // STACK
@@ -110,7 +137,9 @@ mod tests {
 
     #[test]
     fn each_landlock_version_handles_what_it_knows() {
-        let handled = |landlock_abi| Rules { landlock_abi, filter: Vec::new() }.landlock_handled();
+        let handled = |landlock_abi| {
+            Rules { landlock_abi, hard_limits: [0; 16], filter: Vec::new() }.landlock_handled()
+        };
         assert_eq!([1, 2, 3, 5, 7].map(handled), [0x1fff, 0x3fff, 0x7fff, 0xffff, 0xffff]);
         assert_eq!(handled(1) & MAKE_CHAR, MAKE_CHAR);
         assert_eq!(SCRATCH & (MAKE_CHAR | MAKE_BLOCK | IOCTL_DEV), 0);

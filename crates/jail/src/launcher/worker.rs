@@ -24,6 +24,8 @@ use crate::{
 
 /// Where a worker keeps its setup socket, above the program's four descriptors.
 const SETUP_FD: i32 = 4;
+/// How much sooner than others the kernel ends a program when the whole machine runs out of memory.
+const OOM_SCORE: &str = "500";
 /// The namespaces of the cell that are joined by its first process's pidfd.
 const JOINED: i32 =
     0x1000_0000 | 0x0002_0000 | 0x0800_0000 | 0x0400_0000 | 0x4000_0000 | 0x0200_0000;
@@ -79,18 +81,27 @@ pub(super) struct Recipe<'a> {
 
 /// The life of a worker up to its exec.
 pub(super) fn run(recipe: &Recipe<'_>) -> ! {
-    match start(recipe) {
-        Ok(fault) => {
-            // Confined already: standard error is all that is left to speak through.
-            let text = JailError::from(fault).to_string();
-            let _ = sys::write(2, text.as_bytes());
+    let laid_out = match join(recipe) {
+        Ok(setup) => setup,
+        Err(error) => {
+            super::send_error(recipe.setup.as_fd(), &error);
+            sys::exit(127)
         }
-        Err(error) => super::send_error(recipe.setup.as_fd(), &error),
+    };
+    if let Err(error) = confine_by(recipe) {
+        super::send_error(laid_out, &error);
+        sys::exit(127);
     }
+    // Confined: standard error is all that is left to speak through.
+    let fault = exec(&recipe.command);
+    let _ = sys::write(2, JailError::from(fault).to_string().as_bytes());
     sys::exit(127)
 }
 
-fn start(recipe: &Recipe<'_>) -> Jail<sys::Fault> {
+/// Joins the cell and lays out the descriptors; gives the setup socket at its new place.
+fn join(recipe: &Recipe<'_>) -> Jail<BorrowedFd<'static>> {
+    // Whatever the service itself was given: when the machine runs out, programs go first.
+    std::fs::write("/proc/self/oom_score_adj", OOM_SCORE).step("set the oom score")?;
     for join in &recipe.joins {
         rustix::io::write(join, b"0").step("join the control group")?;
     }
@@ -100,7 +111,13 @@ fn start(recipe: &Recipe<'_>) -> Jail<sys::Fault> {
     chdir(Path::new("/workspace")).step("enter /workspace")?;
     lay_out(&recipe.descriptors, recipe.setup)?;
     sys::reset_signals()?;
-    let limits = resource_limits(recipe.processes, recipe.disk);
+    // SAFETY: `lay_out` has put the setup socket at this number; only a `confine` that succeeds
+    // closes it, and then nothing is sent over it any more.
+    Ok(unsafe { BorrowedFd::borrow_raw(SETUP_FD) })
+}
+
+fn confine_by(recipe: &Recipe<'_>) -> Jail<()> {
+    let limits = resource_limits(recipe.processes, recipe.disk, &recipe.rules.hard_limits);
     let path_rules = path_rules();
     confine(&Plan {
         id: PROGRAM_ID,
@@ -113,7 +130,7 @@ fn start(recipe: &Recipe<'_>) -> Jail<sys::Fault> {
         filter: &recipe.rules.filter,
         setup_socket: SETUP_FD,
     })?;
-    Ok(exec(&recipe.command))
+    Ok(())
 }
 
 /// Puts the four descriptors of a program at 0 to 3 and the setup socket above them.

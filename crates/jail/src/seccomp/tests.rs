@@ -229,7 +229,8 @@ fn calls_that_programs_need_are_allowed() {
         let rule = rule.unwrap_or_else(|| panic!("`{name}` has no rule"));
         // Some are checked: the caller's own limits, small pages, no leases, no filters on sockets.
         assert_eq!(x86(name, &[]), RET_ALLOW, "{name}");
-        let checked = ["fcntl", "memfd_create", "mmap", "prlimit64", "setsockopt"].contains(&name);
+        let checked = ["fadvise64", "fcntl", "memfd_create", "mmap", "prlimit64", "setsockopt"]
+            .contains(&name);
         assert_eq!(checked, !rule.arms.is_empty(), "{name}");
     }
 }
@@ -289,6 +290,9 @@ fn arguments_decide() {
         ("setsockopt", &[3, 6, 31], RET_USER_NOTIF),
         ("fcntl", &[3, 2], RET_ALLOW),
         ("fcntl", &[3, 1024], RET_USER_NOTIF),
+        ("fcntl", &[3, 1031], RET_ERRNO | 1),
+        ("fadvise64", &[3, 0, 0, 4], RET_ERRNO | 22),
+        ("fadvise64", &[3, 0, 0, 3], RET_ALLOW),
         ("ioctl", &[0, 0x5401], RET_ALLOW),
         ("ioctl", &[0, 0x541b], RET_ALLOW),
         ("ioctl", &[0, 0x5412], RET_USER_NOTIF),

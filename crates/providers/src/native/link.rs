@@ -13,7 +13,7 @@ use std::{
 };
 
 use ampoule_core::Result;
-use ampoule_jail::{CellLimits, Command, Connection, Keeper, Report};
+use ampoule_jail::{CellLimits, Command, Connection, Keeper, Meters, Report};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::{Notify, mpsc, oneshot, watch},
@@ -23,6 +23,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{error, stages::Stages};
 
+/// How long the launcher may take to build a sandbox; it gives up by itself before.
+const PREPARE: Duration = Duration::from_secs(20);
+/// How long it may take to tell of artifacts or to free a slot.
+const ANSWER: Duration = Duration::from_secs(20);
 /// How long the keeper may take to clear up.
 const CLEAR_UP: Duration = Duration::from_secs(10);
 
@@ -72,13 +76,18 @@ impl SlotHandle {
         self.reports.recv().await
     }
 
+    /// The same for an answer that is due: a launcher that keeps it back is as good as gone.
+    pub(super) async fn next_due(&mut self) -> Option<Delivery> {
+        tokio::time::timeout(ANSWER, self.next()).await.ok().flatten()
+    }
+
     /// Releases the slot and waits until nothing of it is left. A launcher that is gone has left
     /// nothing either.
     pub(super) async fn release(mut self) {
         self.released = true;
         self.link.send(Command::Release { slot: self.number });
         let mut stages = std::mem::take(&mut self.stages);
-        while let Some((report, _)) = self.reports.recv().await {
+        while let Some((report, _)) = self.next_due().await {
             if matches!(report, Report::Released { .. }) {
                 break;
             }
@@ -103,10 +112,9 @@ type PrepareOutcome = std::result::Result<Built, String>;
 
 #[derive(Debug)]
 struct Built {
-    number: u32,
-    reports: mpsc::UnboundedReceiver<Delivery>,
+    /// Gives the slot back if nobody takes it any more.
+    slot: SlotHandle,
     descriptors: Vec<OwnedFd>,
-    stages: Stages,
 }
 
 #[derive(Debug, Default)]
@@ -128,6 +136,7 @@ pub(super) struct Link {
     waiting: Notify,
     next_ticket: AtomicU32,
     cgroup_version: u32,
+    meters: Meters,
     two_ids: bool,
 }
 
@@ -141,6 +150,11 @@ impl Link {
         }
     }
 
+    /// The meters beside memory's.
+    pub(super) fn further_meters(&self) -> Meters {
+        self.meters
+    }
+
     /// Whether each sandbox has host ids of its own.
     pub(super) fn two_ids(&self) -> bool {
         self.two_ids
@@ -149,6 +163,13 @@ impl Link {
     fn shared(&self) -> MutexGuard<'_, Shared> {
         // A poisoned table is still a table: every entry is whole between two statements.
         self.shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Lets go of the launcher, and of everybody who waits for it.
+    fn close(&self) {
+        // Sandboxes that were never given back may still hold the connection open.
+        self.connection.get_ref().close();
+        *self.shared() = Shared { closed: true, ..Shared::default() };
     }
 
     /// Sends a command, at once if the socket has room: what the caller does next comes after it.
@@ -197,9 +218,12 @@ impl Link {
             shared.tickets.insert(ticket, sender);
         }
         self.send(Command::Prepare { ticket, template, limits });
-        let Built { number, reports, descriptors, stages } =
-            receiver.await.map_err(|_| error::launcher_lost())?.map_err(error::not_built)?;
-        let slot = SlotHandle { link: Arc::clone(self), number, reports, stages, released: false };
+        // A launcher that answers nothing is as good as gone.
+        let Built { slot, descriptors } = tokio::time::timeout(PREPARE, receiver)
+            .await
+            .map_err(|_| error::launcher_lost())?
+            .map_err(|_| error::launcher_lost())?
+            .map_err(error::not_built)?;
         let descriptors = descriptors
             .try_into()
             .map_err(|_| error::not_built("the launcher handed over too little".to_owned()))?;
@@ -210,20 +234,25 @@ impl Link {
     ///
     /// The table of slots is changed here only, in the order in which the launcher speaks: a slot
     /// that is released may be another's with the very next report.
-    fn dispatch(&self, report: Report, descriptors: Vec<OwnedFd>) {
+    fn dispatch(self: &Arc<Self>, report: Report, descriptors: Vec<OwnedFd>) {
         let mut shared = self.shared();
-        let mut unwanted = None;
         match report {
             Report::Ready { .. } => {}
             Report::Prepared { ticket, slot, cell, worker } => {
                 let (sender, reports) = mpsc::unbounded_channel();
                 shared.slots.insert(slot, sender);
-                let waiting = shared.tickets.remove(&ticket);
-                let stages = Stages::new(cell, worker);
-                let built = Ok(Built { number: slot, reports, descriptors, stages });
-                if waiting.is_none_or(|asker| asker.send(built).is_err()) {
-                    // Whoever asked has gone.
-                    unwanted = Some(slot);
+                let asker = shared.tickets.remove(&ticket);
+                // A handle that nobody takes sends a command as it goes, which wants the table.
+                drop(shared);
+                let slot = SlotHandle {
+                    link: Arc::clone(self),
+                    number: slot,
+                    reports,
+                    stages: Stages::new(cell, worker),
+                    released: false,
+                };
+                if let Some(asker) = asker {
+                    let _ = asker.send(Ok(Built { slot, descriptors }));
                 }
             }
             Report::Failed { ticket, text } => {
@@ -245,10 +274,6 @@ impl Link {
                 }
             }
         }
-        drop(shared);
-        if let Some(slot) = unwanted {
-            self.send(Command::Release { slot });
-        }
     }
 }
 
@@ -266,8 +291,7 @@ pub(super) fn tend(
             () = closing.cancelled() => "it has been shut down".to_owned(),
         };
         if let LinkState::Up(link) = sender.send_replace(LinkState::Down(reason)) {
-            // Sandboxes that were never given back may still hold it open.
-            link.connection.get_ref().close();
+            link.close();
         }
         let Control(keeper) = control.into_inner();
         let cleared = tokio::task::spawn_blocking(move || keeper.shutdown(CLEAR_UP)).await;
@@ -306,7 +330,10 @@ async fn follow(control: &AsyncFd<Control>, state: &watch::Sender<LinkState>) ->
         let connection = match next {
             Ok(Some(connection)) => connection,
             Ok(None) => return last,
-            Err(error) => return error.to_string(),
+            Err(error) => {
+                tracing::error!(%error, "the keeper failed");
+                return error.to_string();
+            }
         };
         match serve(connection, state).await {
             Ok(()) => tracing::error!("the launcher ended unasked; the keeper starts another"),
@@ -328,8 +355,10 @@ async fn serve(
     let interest = Interest::READABLE | Interest::WRITABLE;
     let connection = watch_descriptor(connection, interest).map_err(text)?;
     let first = connection.async_io(Interest::READABLE, Connection::receive).await;
-    let (cgroup_version, two_ids) = match first.map_err(text)? {
-        Some((Report::Ready { cgroup_version, two_ids, .. }, _)) => (cgroup_version, two_ids),
+    let (cgroup_version, meters, two_ids) = match first.map_err(text)? {
+        Some((Report::Ready { cgroup_version, meters, two_ids, .. }, _)) => {
+            (cgroup_version, meters, two_ids)
+        }
         Some((Report::Failed { text, .. }, _)) => return Err(text),
         _ => return Err("it ended before it was ready".to_owned()),
     };
@@ -339,20 +368,27 @@ async fn serve(
         waiting: Notify::new(),
         next_ticket: AtomicU32::new(0),
         cgroup_version,
+        meters,
         two_ids,
     });
     state.send_replace(LinkState::Up(Arc::clone(&link)));
     let read = async {
         let receive = || link.connection.async_io(Interest::READABLE, Connection::receive);
-        while let Ok(Some((report, descriptors))) = receive().await {
-            link.dispatch(report, descriptors);
+        loop {
+            match receive().await {
+                Ok(Some((report, descriptors))) => link.dispatch(report, descriptors),
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::error!(%error, "the launcher cannot be understood");
+                    return;
+                }
+            }
         }
     };
     tokio::select! {
         () = link.write_queue() => {}
         () = read => {}
     }
-    // Whoever waits learns that nothing will come.
-    *link.shared() = Shared { closed: true, ..Shared::default() };
+    link.close();
     Ok(())
 }

@@ -91,7 +91,7 @@ impl Native {
             closing,
         };
         let link = native.link().await?;
-        if link.meters() == "none" {
+        if link.meters() == "none" || !link.further_meters().processes {
             native.shutdown().await?;
             return Err(error::no_meters());
         }
@@ -115,6 +115,13 @@ impl Native {
             Ok(Err(_)) => Err(error::launcher_down("it has been shut down")),
             Err(_) => Err(error::launcher_down("it did not start in time")),
         }
+    }
+}
+
+impl Drop for Native {
+    fn drop(&mut self) {
+        // Whoever forgot to shut down leaves nothing either.
+        self.closing.cancel();
     }
 }
 
@@ -210,6 +217,12 @@ fn isolation_report(link: &Link) -> IsolationReport {
         "rlimits",
     ];
     let mut missing = Vec::new();
+    let further = link.further_meters();
+    for (there, meter) in [(further.cpu, "cpu_meter"), (further.swap, "swap_meter")] {
+        if !there {
+            missing.push(meter);
+        }
+    }
     if link.two_ids() {
         enforced.push("own_id_per_sandbox");
     } else {

@@ -33,6 +33,7 @@ use super::{
 
 /// Denied calls that are recorded; then the listener is closed and the kernel answers ENOSYS.
 const MOST_DENIED: u32 = 64;
+const MOST_PROBES: u32 = 4096;
 /// The largest artifact, and the most of all together, that is read into memory.
 const MAX_ARTIFACT: u64 = 10 << 20;
 const MAX_ARTIFACTS_TOTAL: u64 = 64 << 20;
@@ -79,8 +80,8 @@ impl Run {
             Ok(finished) => Ok(Event::Finished(Box::new(finished))),
             Err(error) => Err(error),
         };
-        // A reader that is gone has withdrawn.
-        let _ = self.events.send(last).await;
+        // A reader that is gone has withdrawn; a sandbox that goes waits for none.
+        send(&self.events, &self.abandon, last).await;
         self.slot
     }
 
@@ -120,7 +121,7 @@ impl Run {
     }
 
     async fn tell(&self, event: Event) {
-        let _ = self.events.send(Ok(event)).await;
+        send(&self.events, &self.abandon, Ok(event)).await;
     }
 
     /// Serves every channel until the launcher says that nothing of the run is left.
@@ -145,6 +146,7 @@ impl Run {
             on_limit: self.limits.on_output,
             stop: &stop,
             events: &self.events,
+            abandon: &self.abandon,
         };
         let slot = &mut self.slot;
         let (cancel, abandon, events) = (&self.cancel, &self.abandon, &self.events);
@@ -201,7 +203,7 @@ impl Run {
         let (mut artifacts, mut skipped) = (Vec::new(), Vec::new());
         let mut total = 0;
         loop {
-            match self.slot.next().await {
+            match self.slot.next_due().await {
                 Some((Report::File { note, size, name, .. }, descriptors)) => {
                     match take(note, size, &name, descriptors, &mut total).await {
                         Ok(artifact) => artifacts.push(artifact),
@@ -254,6 +256,18 @@ impl Run {
             network: NetworkEvidence { unroutable: counters.unroutable.unwrap_or(0) },
             denied: heard.denied.clone(),
         }
+    }
+}
+
+/// Hands an event over, unless nobody takes it or the sandbox goes.
+async fn send(
+    events: &mpsc::Sender<Result<Event>>,
+    abandon: &CancellationToken,
+    event: Result<Event>,
+) {
+    tokio::select! {
+        _ = events.send(event) => {}
+        () = abandon.cancelled() => {}
     }
 }
 
@@ -320,6 +334,7 @@ struct Output<'a, Stop: Fn(StopReason)> {
     on_limit: OnOutputLimit,
     stop: &'a Stop,
     events: &'a mpsc::Sender<Result<Event>>,
+    abandon: &'a CancellationToken,
 }
 
 impl<Stop: Fn(StopReason)> Output<'_, Stop> {
@@ -340,7 +355,7 @@ impl<Stop: Fn(StopReason)> Output<'_, Stop> {
 
     async fn tell(&self, text: String, event: fn(String) -> Event) {
         if !text.is_empty() {
-            let _ = self.events.send(Ok(event(text))).await;
+            send(self.events, self.abandon, Ok(event(text))).await;
         }
     }
 }
@@ -369,17 +384,20 @@ async fn refuse(
     denied: &Mutex<Vec<DeniedCall>>,
     over: &CancellationToken,
 ) {
-    for _ in 0..MOST_DENIED {
+    let (mut recorded, mut probed) = (0, 0);
+    while recorded < MOST_DENIED && probed < MOST_PROBES {
         let name = tokio::select! {
             name = next_refused(&listener) => name,
             () = over.cancelled() => return,
         };
         let Ok(name) = name else { return };
+        let probe = probes.contains(&name);
+        // What the interpreter tries by itself does not use up the record of what matters.
+        *(if probe { &mut probed } else { &mut recorded }) += 1;
         let mut denied = denied.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         match denied.iter_mut().find(|call: &&mut DeniedCall| call.name == name) {
             Some(call) => call.count += 1,
             None => {
-                let probe = probes.contains(&name);
                 denied.push(DeniedCall { name, count: 1, probe });
             }
         }
