@@ -1,12 +1,21 @@
 //! The service as its clients meet it.
 
-use std::{fs, thread, time::Duration};
+use std::{fs, os::unix::fs::MetadataExt as _, thread, time::Duration};
 
 use ampoule_testkit::{Suite, eventually, processes_with, unique_word};
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::support::{HELLO, Service, ampoule, answer, kill};
+use crate::support::{HELLO, Service, ampoule, answer, done, kill, write};
+
+/// The host id of the process that has `word` in its arguments.
+fn owner_of(word: &str) -> Option<u32> {
+    fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+        let arguments = fs::read(entry.path().join("cmdline")).ok()?;
+        let found = String::from_utf8_lossy(&arguments).contains(word);
+        found.then(|| fs::metadata(entry.path()).ok().map(|data| data.uid()))?
+    })
+}
 
 pub(crate) fn add(suite: &mut Suite) {
     suite.test("serving::a_client_that_goes_away_cancels_its_run", || {
@@ -93,6 +102,48 @@ pub(crate) fn add(suite: &mut Suite) {
         for (_, code) in HELLO.iter().take(1) {
             assert_eq!(service.run("python", code, &json!({"n": 1}))["status"], "success");
         }
+        Ok(())
+    });
+    suite.test("serving::two_managers_share_no_host_id", || {
+        let ids = |service: &Service| {
+            let word = unique_word();
+            let code = format!("import subprocess, sys, time\ndef main():\n  subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)', '{word}'])");
+            let stream = service.start_run(&code);
+            let mut owner = None;
+            eventually("the child runs", || {
+                owner = owner_of(&word);
+                owner.is_some()
+            })
+            .unwrap();
+            drop(stream);
+            owner
+        };
+        let (one, other) = (Service::start(), Service::start());
+        let (one, other) = (ids(&one), ids(&other));
+        if ampoule_jail::is_root() {
+            assert_ne!(one, other);
+        }
+        Ok(())
+    });
+    suite.test("serving::low_limits_above_us_refuse_nothing", || {
+        let file = write("x.py", HELLO[0].1);
+        let script = format!(
+            "ulimit -l 32 -i 100 -n 4096 -s 4096; exec '{}' run '{}' --args '{{\"n\": 1}}'",
+            env!("CARGO_BIN_EXE_ampoule"),
+            file.display()
+        );
+        let shown = done(std::process::Command::new("bash").args(["-c", &script]));
+        assert_eq!((shown.code, shown.stdout.as_str()), (0, "hello 1\n{\"n\":2}\n"), "{shown:?}");
+        Ok(())
+    });
+    suite.test("serving::signals_to_the_keeper_do_nothing", || {
+        let service = Service::start();
+        for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+            kill(service.keeper(), signal);
+            kill(service.launcher().ok_or("no launcher")?, signal);
+        }
+        let said = service.run("python", HELLO[0].1, &json!({"n": 1}));
+        assert_eq!(said["status"], "success", "{said}");
         Ok(())
     });
 }

@@ -160,4 +160,23 @@ pub(crate) fn add(suite: &mut Suite, rig: &Arc<Rig>) {
         assert!(usage.cpu_us.is_some_and(|used| used < 500_000), "{usage:?}");
         Ok(())
     });
+    with_rig("standard_output_can_be_opened_by_its_name", |rig| {
+        let code = "def main():\n  open('/dev/stdout', 'w').write('out\\n')\n  open('/proc/self/fd/2', 'w').write('err\\n')\n  try: open('/proc/self/fd/3', 'w')\n  except OSError as error: return error.errno";
+        let result = rig.run("python", code)?;
+        assert_eq!((result.stdout.as_str(), result.stderr.as_str()), ("out\n", "err\n"));
+        assert_eq!(result.value.ok_or("no value")?.get(), "13");
+        Ok(())
+    });
+    with_rig("pipes_that_others_pay_for_cannot_grow", |rig| {
+        let code = "import fcntl, os\ndef main():\n  out = []\n  for fd in (1, 2, 3, os.pipe()[1]):\n    try: fcntl.fcntl(fd, 1031, 1 << 20); out.append(fd)\n    except OSError: pass\n  return out";
+        assert_eq!(value(rig, code)?, "[]");
+        Ok(())
+    });
+    with_rig("programs_go_first_when_the_machine_runs_out", |rig| {
+        assert_eq!(
+            value(rig, "def main(): return int(open('/proc/self/oom_score_adj').read())")?,
+            "500"
+        );
+        Ok(())
+    });
 }

@@ -1,6 +1,6 @@
 //! What is left, whoever ends first.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use ampoule_core::{
     CancellationToken, Collector, ErrorKind, Event, Outcome, Provider as _, ProviderExt as _,
@@ -106,6 +106,32 @@ pub(crate) fn add(suite: &mut Suite, rig: &Arc<Rig>) {
             for sandbox in held {
                 sandbox.destroy().await?;
             }
+            Ok::<_, ampoule_core::Error>(())
+        })?;
+        Ok(())
+    });
+    with_rig("a_dropped_creation_gives_its_slot_back", |rig| {
+        rig.runtime.block_on(async {
+            let spec = request("python", "def main(): return 1", limits()).spec();
+            // Dropped at every moment, more often than there are slots.
+            for moment in 0..80_u64 {
+                let soon = Duration::from_micros(moment * 250);
+                let _ = tokio::time::timeout(soon, rig.native.create(spec.clone())).await;
+            }
+            rig.native.create(spec).await?.destroy().await
+        })?;
+        Ok(())
+    });
+    with_rig("destroy_does_not_wait_for_a_reader", |rig| {
+        rig.runtime.block_on(async {
+            let code = "def main():\n  for n in range(5000): print(n, flush=True)\n  return 1";
+            let request = request("python", code, limits());
+            let mut sandbox = rig.native.create(request.spec()).await?;
+            let unread = sandbox.execute(request, CancellationToken::new()).await?;
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let destroyed = tokio::time::timeout(Duration::from_secs(10), sandbox.destroy()).await;
+            assert!(destroyed.is_ok(), "it waited");
+            drop(unread);
             Ok::<_, ampoule_core::Error>(())
         })?;
         Ok(())

@@ -68,6 +68,9 @@ impl Rig {
 
     pub(crate) fn stop(&self) {
         self.runtime.block_on(self.native.shutdown()).unwrap();
+        let spec = request("python", "def main(): return 1", limits()).spec();
+        let late = self.runtime.block_on(self.native.create(spec));
+        assert!(late.is_err(), "a sandbox after the shutdown");
         assert_eq!(ampoule_jail::leaks().unwrap(), []);
     }
 }
