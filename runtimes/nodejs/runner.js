@@ -5,8 +5,8 @@
 // The program is hostile. It may patch every prototype and every global, so whatever is used after
 // it has started is taken before, and used only in ways that no prototype can reach: bound calls
 // instead of methods, `+` instead of templates of objects, indices instead of iterators, no arrays.
-// The process leaves by `reallyExit`: no listener, timer or worker of the program runs after the
-// frame.
+// What the program has left to run when `main` returns, a stream or a timer, has half a second; then
+// the process leaves by `reallyExit`: no listener, timer or worker runs after the frame.
 //
 // What a program can do is choose its own value, or fail. It holds descriptor 3 itself, so that
 // much is true of any runner; whether the run succeeded is decided outside, by other evidence.
@@ -60,6 +60,11 @@
   const readSync = fs.readSync;
   const fstatSync = fs.fstatSync;
   const leave = process.reallyExit.bind(process);
+  const later = setTimeout;
+  const now = Date.now;
+  const activeResources = process.getActiveResourcesInfo.bind(process);
+  const drainTime = 500;
+  const drainStep = 5;
   const listenerCount = process.listenerCount.bind(process);
   const emit = process.emit.bind(process);
 
@@ -429,6 +434,12 @@
     return matches(LONE_SURROGATE, quoted) === null ? quoted : '"(text with lone surrogates)"';
   };
 
+  // The value as the rest of its frame, once `main` has returned.
+  let returned;
+
+  // Answers, if nothing stands against it any more.
+  const answer = () => send(returned, 0);
+
   const succeedWith = (value) => {
     let bytes;
     try {
@@ -442,7 +453,21 @@
     const body = new Bytes(prefix.length + bytes.length);
     setBytes(body, prefix, 0);
     setBytes(body, bytes, prefix.length);
-    send(body, 0);
+    returned = body;
+    drain(now() + drainTime, 0);
+  };
+
+  // Looks, without an event that the program could have patched, whether anything is left to run.
+  // A timer is still counted while it fires, so that ours is one of them from the second look on.
+  const drain = (deadline, ours) => {
+    let left = 0;
+    try {
+      left = activeResources().length;
+    } catch {
+      // Nobody knows: nothing is waited for.
+    }
+    if (left <= ours || now() >= deadline) answer();
+    later(drain, drainStep, deadline, 1);
   };
 
   // --- the program ---------------------------------------------------------------------------
@@ -524,7 +549,9 @@
       if (typeof main !== 'function') {
         throw fail('TypeError', '`main` is not a function but of type ' + typeof main + '; hint: define `function main(args)`');
       }
-      let value = main(given);
+      // A method of the exported object is called as one.
+      const exported = module.exports;
+      let value = apply(main, isObject(exported) && exported.main === main ? exported : undefined, [given]);
       if (isPromise(value) && prototypeOf(value) === PromisePrototype) {
         // With its own constructor in place, a promise is awaited without a look at `then`.
         define(value, 'constructor', { __proto__: null, value: NativePromise, configurable: true });
@@ -561,6 +588,9 @@
     process.setUncaughtExceptionCaptureCallback((error) => {
       if (!finished && listenerCount('uncaughtException') > 0) emit('uncaughtException', error, 'uncaughtException');
       else failWith(error);
+    });
+    process.on('exit', (code) => {
+      if (returned !== undefined && code === 0) answer();
     });
     process.on('beforeExit', () => {
       failWith(fail('Error', 'main() never settled: nothing is left to run, and its promise is still pending'));

@@ -104,7 +104,7 @@ def runner():
 
     message_limit = 8192
     ordinary_recursion_limit = sys.getrecursionlimit()
-    value_letters = frozenset("abcxyz")
+    value_letters = frozenset("abc")
     no_main = (
         "the program defines no function `main`; "
         "hint: define `def main(...)` at the top level and return the result from it"
@@ -345,7 +345,7 @@ def runner():
             return main()
         if len(by_position) == 1 and by_position[0] not in arguments:
             # `main(a)` with `{"b": 1}` is a mistake in a name, not a wish for the dictionary: both
-            # are letters that people count values with. The interpreter says so below.
+            # are letters that people number values with. The interpreter says so below.
             counted = by_position[0] in value_letters and len(arguments) == 1
             if not (counted and [name for name in arguments if name in value_letters]):
                 return main(arguments)
@@ -355,6 +355,8 @@ def runner():
         return await value
 
     def run_program(code, namespace, arguments):
+        # Before the program can be in the way: it costs 20 ms, and only such a program needs it.
+        run_async = import_module("asyncio").run if "async" in code else None
         exec(compile(code, "main.py", "exec", 0, True), namespace)
         main = namespace.get("main", namespace)
         if main is namespace:
@@ -367,7 +369,8 @@ def runner():
             )
         value = call(main, arguments)
         if getattr(type(value), "__await__", None) is not None:
-            value = import_module("asyncio").run(wait_for(value))
+            run_async = run_async or import_module("asyncio").run
+            value = run_async(wait_for(value))
         return value
 
     # --- the end -------------------------------------------------------------------------------

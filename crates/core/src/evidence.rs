@@ -107,6 +107,8 @@ pub struct DiskEvidence {
 pub struct NetworkEvidence {
     /// Packets that found no route out.
     pub unroutable: u64,
+    /// Datagrams to the sandbox's own loopback that nobody listened for: where a name lookup goes.
+    pub unheard: u64,
 }
 
 /// A system call that the policy denied, recorded by the kernel's notification.

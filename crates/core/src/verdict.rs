@@ -81,7 +81,7 @@ pub enum Denial {
     },
     /// Packets to somewhere that the network policy does not reach.
     Network {
-        /// How many found no route.
+        /// How many found no route, or were name lookups that nobody heard.
         packets: u64,
     },
 }
@@ -222,8 +222,9 @@ fn denials(evidence: &Evidence) -> Vec<Denial> {
         .filter(|call| !call.probe)
         .map(|call| Denial::Syscall { name: call.name.clone(), count: call.count })
         .collect();
-    if evidence.network.unroutable > 0 {
-        what.push(Denial::Network { packets: evidence.network.unroutable });
+    let packets = evidence.network.unroutable + evidence.network.unheard;
+    if packets > 0 {
+        what.push(Denial::Network { packets });
     }
     what
 }

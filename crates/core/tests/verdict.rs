@@ -34,7 +34,7 @@ prop_compose! {
             memory: MemoryEvidence { oom_kills, peak, limit: 256, heap_aborts, stopped_by_watch },
             processes: ProcessEvidence { refused, peak: None, limit: 64 },
             disk: DiskEvidence { full },
-            network: NetworkEvidence { unroutable },
+            network: NetworkEvidence { unroutable, unheard: 0 },
             denied: denied.into_iter().map(|name| DeniedCall { name, count: 1, probe: false }).collect(),
             ..Evidence::default()
         }

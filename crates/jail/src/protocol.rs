@@ -107,6 +107,8 @@ pub struct Counters {
     pub processes_peak: Option<u64>,
     /// Packets without a route.
     pub unroutable: Option<u64>,
+    /// Datagrams to the loopback that nobody listened for.
+    pub unheard: Option<u64>,
     /// Wall clock since the lease, in microseconds.
     pub wall_us: u64,
     /// Whether a file system of the sandbox was full at the end.
@@ -412,6 +414,7 @@ impl Report {
                     .optional(counters.forks_refused)
                     .optional(counters.processes_peak)
                     .optional(counters.unroutable)
+                    .optional(counters.unheard)
                     .u64(counters.wall_us)
                     .u8(u8::from(counters.disk_full))
             }
@@ -471,6 +474,7 @@ impl Report {
                     forks_refused: reader.optional()?,
                     processes_peak: reader.optional()?,
                     unroutable: reader.optional()?,
+                    unheard: reader.optional()?,
                     wall_us: reader.u64()?,
                     disk_full: reader.u8()? != 0,
                 };

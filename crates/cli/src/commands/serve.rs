@@ -5,7 +5,7 @@
 //!     -> serve until SIGTERM or SIGINT -> grace -> nothing left -> exit
 //! ```
 
-use std::net::TcpListener;
+use std::{net::TcpListener, sync::Arc, time::Duration};
 
 use ampoule_core::{ErrorKind, Limits, NetworkPolicy, Provider, SandboxSpec};
 use ampoule_manager::{Manager, ManagerConfig};
@@ -24,6 +24,9 @@ use crate::{
 
 /// Two threads: requests are parsed and events are moved here; programs run elsewhere.
 const WORKERS: usize = 2;
+
+/// How often the provider's health is looked at.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Serves until a signal ends it.
 pub(crate) fn serve(arguments: ServeArguments) -> Result<ExitCode, Failure> {
@@ -56,16 +59,46 @@ pub(crate) fn serve(arguments: ServeArguments) -> Result<ExitCode, Failure> {
     runtime.block_on(async {
         let shutdown = shutdown_signal()?;
         let provider = prepared.connect().await?;
+        let watched = Arc::clone(&provider);
         check_limits(&*provider, config.limits)?;
         let listener = tokio::net::TcpListener::from_std(listener)
             .map_err(|error| Failure::platform(format!("failed to listen: {error}")))?;
         let server = Server::new(Manager::new(provider, manager), config);
-        server.serve(listener, shutdown).await.map_err(|error| {
+        let mut lost = None;
+        let until = async {
+            tokio::select! {
+                () = shutdown => {}
+                reason = provider_lost(&*watched) => lost = Some(reason),
+            }
+        };
+        server.serve(listener, until).await.map_err(|error| {
             let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
             Failure::platform(format!("{error}{}", cause.unwrap_or_default()))
-        })
-    })?;
-    Ok(ExitCode::Success)
+        })?;
+        match lost {
+            None => Ok(ExitCode::Success),
+            // Whoever watches over this service starts it again; going on would answer nothing.
+            Some(reason) => Err(Failure::platform(reason)),
+        }
+    })
+}
+
+/// Ends when the provider can never run anything again. A launcher that is being replaced is up
+/// again by the second look.
+async fn provider_lost(provider: &dyn Provider) -> String {
+    let mut looks = 0;
+    loop {
+        tokio::time::sleep(HEALTH_INTERVAL).await;
+        match provider.health().await {
+            Ok(()) => looks = 0,
+            Err(error) => {
+                looks += 1;
+                if looks == 2 {
+                    return error.chain();
+                }
+            }
+        }
+    }
 }
 
 fn listen(address: &str) -> Result<TcpListener, Failure> {

@@ -60,7 +60,7 @@ pub(crate) fn add(suite: &mut Suite) {
     });
     suite.test("killed::the_keeper_takes_everything_along_and_its_groups_are_swept", || {
         let word = unique_word();
-        let service = Service::start();
+        let mut service = Service::start();
         let _stream = service.start_run(&sleeper(&word));
         eventually("the child runs", || !processes_with(&word).is_empty())?;
         let keeper = service.keeper();
@@ -68,6 +68,13 @@ pub(crate) fn add(suite: &mut Suite) {
         kill(keeper, Signal::KILL);
         eventually("the programs are gone", || processes_with(&word).is_empty())?;
         eventually("the launcher is gone", || launcher.iter().copied().all(is_gone))?;
+        // Nobody is left who could build a sandbox: whoever watches over the service must see it.
+        let mut ended = None;
+        eventually("the service ends", || {
+            ended = service.child.try_wait().ok().flatten();
+            ended.is_some()
+        })?;
+        assert_eq!(ended.and_then(|status| status.code()), Some(5));
         drop(service);
         // The next keeper removes the empty groups that nobody was left to remove.
         drop(Service::start());

@@ -167,7 +167,10 @@ impl Slot {
         }
         if let Some(handles) = &self.handles {
             counters.disk_full = is_full(&handles.workspace) || is_full(&handles.tmp);
-            counters.unroutable = unroutable(handles);
+            if let Some((unroutable, unheard)) = unroutable(handles) {
+                counters.unroutable = Some(unroutable);
+                counters.unheard = Some(unheard);
+            }
         }
         if let Some(lease) = self.lease {
             let end = self.ended.unwrap_or_else(Instant::now);
@@ -183,15 +186,18 @@ fn is_full(directory: &OwnedFd) -> bool {
     fstatvfs(directory).is_ok_and(|stat| stat.f_bavail == 0 || stat.f_ffree == 0)
 }
 
-/// Packets of the cell's network namespace that found no route.
-fn unroutable(handles: &Handles) -> Option<u64> {
+/// Packets of the cell's network namespace that found no route; and datagrams to its loopback that
+/// nobody listens for, which is where a name lookup goes.
+fn unroutable(handles: &Handles) -> Option<(u64, u64)> {
     let mut buffer = [0; 8192];
     let mut read = |fd: &OwnedFd| -> Option<String> {
         let length = rustix::io::pread(fd, &mut buffer, 0).ok()?;
         Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
     };
     let (v4, v6) = (read(&handles.snmp)?, read(&handles.snmp6)?);
-    Some(column(&v4, "Ip:", "OutNoRoutes").unwrap_or(0) + row(&v6, "Ip6OutNoRoutes").unwrap_or(0))
+    let routeless = column(&v4, "Ip:", "OutNoRoutes")? + row(&v6, "Ip6OutNoRoutes")?;
+    let unheard = column(&v4, "Udp:", "NoPorts")? + row(&v6, "Udp6NoPorts")?;
+    Some((routeless, unheard))
 }
 
 /// A value of `/proc/net/snmp`: a line of names, then a line of numbers, both under one heading.

@@ -103,7 +103,7 @@ fn template(runtime: &NativeRuntime) -> Template {
             file("/etc/passwd", "nobody:x:65534:65534:nobody:/workspace:/bin/sh\n"),
             file("/etc/group", "nogroup:x:65534:\n"),
             file("/etc/hosts", "127.0.0.1 localhost sandbox\n::1 localhost\n"),
-            file("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"),
+            file("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n"),
             file("/etc/fonts/fonts.conf", FONTS),
             file(&runner, &folder.runner),
         ],

@@ -8,7 +8,13 @@
 //! The end is the launcher's word that no process is left; only then do the channels close for
 //! good, and only then is anything concluded.
 
-use std::{fs::File, io::Read as _, os::fd::OwnedFd, sync::Mutex, time::Duration};
+use std::{
+    fs::File,
+    io::Read as _,
+    os::fd::OwnedFd,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
 use ampoule_core::{
     Artifact, CancellationToken, CpuEvidence, DeniedCall, DiskEvidence, Error, ErrorKind, Event,
@@ -36,7 +42,7 @@ const MOST_DENIED: u32 = 64;
 const MOST_PROBES: u32 = 4096;
 /// The largest artifact, and the most of all together, that is read into memory.
 const MAX_ARTIFACT: u64 = 10 << 20;
-const MAX_ARTIFACTS_TOTAL: u64 = 64 << 20;
+const MAX_ARTIFACTS_TOTAL: u64 = 100 << 20;
 const PIPE_READ: usize = 64 << 10;
 
 /// How much later than the wall clock the launcher's word may come, and how long channels may stay
@@ -56,6 +62,8 @@ pub(super) struct Run {
 
 /// The launcher's word on the end.
 struct End {
+    /// When the result was in, or else the end was told.
+    at: Instant,
     status: WaitStatus,
     stopped: Option<StopReason>,
     counters: Counters,
@@ -90,6 +98,7 @@ impl Run {
         let bytes = frame::request(request, &nonce).map_err(error::io("lay out the request"))?;
         let slot = self.slot.number();
         self.slot.stages.resume();
+        let started = Instant::now();
         self.slot.send(Command::Lease { slot, wall: self.limits.wall, cpu: self.limits.cpu });
         let (end, mut heard) = self.attend(channels, &bytes, &nonce).await;
         let end = end.ok_or_else(|| error::launcher_lost().after_start())?;
@@ -112,7 +121,7 @@ impl Run {
             self.tell(Event::Artifact(artifact)).await;
         }
         let usage = Usage {
-            wall_us: end.counters.wall_us,
+            wall_us: micros(end.at - started),
             cpu_us: end.counters.cpu_us,
             memory_peak: end.counters.memory_peak,
             processes_peak: end.counters.processes_peak,
@@ -152,13 +161,15 @@ impl Run {
         let (cancel, abandon, events) = (&self.cancel, &self.abandon, &self.events);
         let wait = async {
             let mut withdrawn = false;
+            let mut result_at = None;
             let latest = tokio::time::sleep(wall.saturating_add(LATE));
             tokio::pin!(latest);
             let end = loop {
                 tokio::select! {
                     report = slot.next() => match report {
                         Some((Report::Ended { status, stopped, counters, .. }, _)) => {
-                            break Some(End { status, stopped, counters });
+                            let at = result_at.unwrap_or_else(Instant::now);
+                            break Some(End { at, status, stopped, counters });
                         }
                         Some(_) => {}
                         None => break None,
@@ -166,6 +177,7 @@ impl Run {
                     () = &mut latest => break None,
                     Some(reason) = stop_queue.recv() => {
                         slot.stages.mark("program");
+                        result_at.get_or_insert_with(Instant::now);
                         slot.send(Command::Kill { slot: number, reason });
                     }
                     () = any_of(cancel, abandon, events), if !withdrawn => {
@@ -253,10 +265,17 @@ impl Run {
             },
             output: heard.output,
             disk: DiskEvidence { full: counters.disk_full },
-            network: NetworkEvidence { unroutable: counters.unroutable.unwrap_or(0) },
+            network: NetworkEvidence {
+                unroutable: counters.unroutable.unwrap_or(0),
+                unheard: counters.unheard.unwrap_or(0),
+            },
             denied: heard.denied.clone(),
         }
     }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Hands an event over, unless nobody takes it or the sandbox goes.
@@ -340,7 +359,8 @@ struct Output<'a, Stop: Fn(StopReason)> {
 impl<Stop: Fn(StopReason)> Output<'_, Stop> {
     /// Reads a stream to its end, keeps what fits, tells it as it comes.
     async fn read(&self, mut pipe: Pipe<'_>, event: fn(String) -> Event) -> Keeper {
-        let mut keeper = Keeper::default();
+        let is_error = matches!(event(String::new()), Event::Stderr(_));
+        let mut keeper = Keeper::leaving(self.budget.reserve(is_error));
         while let Some(piece) = pipe.next().await {
             let text = keeper.push(piece, self.budget);
             if keeper.discarded > 0 && self.on_limit == OnOutputLimit::Stop {
@@ -426,7 +446,7 @@ async fn take(
         return Err("it is larger than 10 MiB");
     }
     if *total + size > MAX_ARTIFACTS_TOTAL {
-        return Err("all files together are larger than 64 MiB");
+        return Err("all files together are larger than 100 MiB");
     }
     *total += size;
     let file = File::from(descriptors.into_iter().next().ok_or("it cannot be opened")?);
