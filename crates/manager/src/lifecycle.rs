@@ -48,6 +48,11 @@ impl Lifecycle {
         self.runs.wait().await;
     }
 
+    /// Cancels what runs.
+    pub(crate) fn cancel(&self) {
+        self.cancelling.cancel();
+    }
+
     pub(crate) async fn shutdown(&self, provider: &dyn Provider, grace: Duration) -> Result<()> {
         self.stopping.cancel();
         let mut is_shut_down = self.is_shut_down.lock().await;

@@ -117,6 +117,11 @@ impl Manager {
         self.lifecycle.idle().await;
     }
 
+    /// Cancels what runs, without waiting for a grace to end.
+    pub fn cancel(&self) {
+        self.lifecycle.cancel();
+    }
+
     /// Ends everything: admits nothing more, lets what runs go on for `grace`, then cancels it, and
     /// shuts the provider down. A second call waits for the first and does nothing.
     pub async fn shutdown(&self, grace: Duration) -> Result<()> {

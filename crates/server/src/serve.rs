@@ -46,12 +46,13 @@ impl Server {
         router(self.app.clone())
     }
 
-    /// Serves until `shutdown` ends; then lets what runs go on for the grace, cancels the rest, and
-    /// shuts the manager and its provider down.
+    /// Serves until `shutdown` ends; then lets what runs go on for the grace, or until `hurry` ends,
+    /// cancels the rest, and shuts the manager and its provider down.
     pub async fn serve(
         self,
         listener: TcpListener,
         shutdown: impl Future<Output = ()> + Send,
+        hurry: impl Future<Output = ()> + Send,
     ) -> Result<(), ServeError> {
         let address = listener.local_addr().map_err(ServeError::Listen)?;
         info!(%address, "listening");
@@ -69,7 +70,17 @@ impl Server {
         let Connections { graceful, cut, .. } = connections;
         // Idle connections close at once, while runs still have their grace.
         let closed = tokio::spawn(graceful.shutdown());
-        let down = manager.shutdown(config.grace).await.map_err(ServeError::Shutdown);
+        let down = manager.shutdown(config.grace);
+        tokio::pin!(down);
+        let down = tokio::select! {
+            down = &mut down => down,
+            () = hurry => {
+                info!("asked again, cancelling what runs");
+                manager.cancel();
+                down.await
+            }
+        };
+        let down = down.map_err(ServeError::Shutdown);
         if tokio::time::timeout(FAREWELL, closed).await.is_err() {
             warn!("some clients did not take their answers");
         }

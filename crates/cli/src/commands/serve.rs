@@ -7,7 +7,7 @@
 
 use std::{net::TcpListener, sync::Arc, time::Duration};
 
-use ampoule_core::{ErrorKind, Limits, NetworkPolicy, Provider, SandboxSpec};
+use ampoule_core::{CancellationToken, ErrorKind, Limits, NetworkPolicy, Provider, SandboxSpec};
 use ampoule_manager::{Manager, ManagerConfig};
 use ampoule_providers::{gate, runtimes::Catalogue};
 use ampoule_server::{Languages, Server, ServerConfig};
@@ -57,7 +57,7 @@ pub(crate) fn serve(arguments: ServeArguments) -> Result<ExitCode, Failure> {
         .build()
         .map_err(|error| Failure::platform(format!("failed to start the runtime: {error}")))?;
     runtime.block_on(async {
-        let shutdown = shutdown_signal()?;
+        let [first, second] = stop_signals()?;
         let provider = prepared.connect().await?;
         let watched = Arc::clone(&provider);
         check_limits(&*provider, config.limits)?;
@@ -67,11 +67,11 @@ pub(crate) fn serve(arguments: ServeArguments) -> Result<ExitCode, Failure> {
         let mut lost = None;
         let until = async {
             tokio::select! {
-                () = shutdown => {}
+                () = first.cancelled() => {}
                 reason = provider_lost(&*watched) => lost = Some(reason),
             }
         };
-        server.serve(listener, until).await.map_err(|error| {
+        server.serve(listener, until, second.cancelled()).await.map_err(|error| {
             let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
             Failure::platform(format!("{error}{}", cause.unwrap_or_default()))
         })?;
@@ -113,20 +113,26 @@ fn listen(address: &str) -> Result<TcpListener, Failure> {
     })
 }
 
-/// Ends when the first signal to stop arrives.
-fn shutdown_signal() -> Result<impl Future<Output = ()> + Send, Failure> {
+/// Ends at the first signal to stop, and at the second.
+fn stop_signals() -> Result<[CancellationToken; 2], Failure> {
     let watch = |kind| {
         signal(kind).map_err(|error| Failure::platform(format!("failed to watch signals: {error}")))
     };
     let mut terminate = watch(SignalKind::terminate())?;
     let mut interrupt = watch(SignalKind::interrupt())?;
-    Ok(async move {
-        let name = tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-        };
-        info!(signal = name, "a signal asks to stop");
-    })
+    let tokens = [CancellationToken::new(), CancellationToken::new()];
+    let told = tokens.clone();
+    tokio::spawn(async move {
+        for token in told {
+            let name = tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            };
+            info!(signal = name, "a signal asks to stop");
+            token.cancel();
+        }
+    });
+    Ok(tokens)
 }
 
 /// Refuses limits that no run could ever have, before the first request meets them.

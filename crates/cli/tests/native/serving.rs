@@ -146,4 +146,17 @@ pub(crate) fn add(suite: &mut Suite) {
         assert_eq!(said["status"], "success", "{said}");
         Ok(())
     });
+    suite.test("serving::a_second_signal_does_not_wait_for_the_grace", || {
+        let word = unique_word();
+        let service = Service::start_with(ampoule().env("SANDBOX_TIMEOUT", "60s"));
+        let _stream = service.start_run(&format!("import subprocess, sys\ndef main():\n  subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)', '{word}'])"));
+        eventually("the child runs", || !processes_with(&word).is_empty())?;
+        kill(service.child.id(), Signal::TERM);
+        eventually("it stops listening", || service.get("/healthz").is_err())?;
+        kill(service.child.id(), Signal::TERM);
+        eventually("it hurries", || service.log().contains("asked again"))?;
+        assert_eq!(service.stop(), Some(0));
+        assert_eq!(processes_with(&word), Vec::<String>::new());
+        Ok(())
+    });
 }

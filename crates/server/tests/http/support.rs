@@ -54,7 +54,11 @@ impl Service {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let serving = tokio::spawn(server.serve(listener, shutdown.clone().cancelled_owned()));
+        let serving = tokio::spawn(server.serve(
+            listener,
+            shutdown.clone().cancelled_owned(),
+            std::future::pending(),
+        ));
         Self { address, memory, manager, shutdown, serving }
     }
 
