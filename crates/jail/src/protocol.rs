@@ -109,8 +109,6 @@ pub struct Counters {
     pub unroutable: Option<u64>,
     /// Datagrams to the loopback that nobody listened for.
     pub unheard: Option<u64>,
-    /// Wall clock since the lease, in microseconds.
-    pub wall_us: u64,
     /// Whether a file system of the sandbox was full at the end.
     pub disk_full: bool,
 }
@@ -415,7 +413,6 @@ impl Report {
                     .optional(counters.processes_peak)
                     .optional(counters.unroutable)
                     .optional(counters.unheard)
-                    .u64(counters.wall_us)
                     .u8(u8::from(counters.disk_full))
             }
             Self::File { slot, note, size, name } => Writer::new(5)
@@ -475,7 +472,6 @@ impl Report {
                     processes_peak: reader.optional()?,
                     unroutable: reader.optional()?,
                     unheard: reader.optional()?,
-                    wall_us: reader.u64()?,
                     disk_full: reader.u8()? != 0,
                 };
                 Self::Ended { slot, status, stopped, counters }
@@ -527,7 +523,7 @@ mod tests {
 
         #[test]
         fn reports_survive_the_wire(slot: u32, size: u64, name in proptest::collection::vec(any::<u8>(), 0..NAME_LEN), text in "[a-z ]{0,90}") {
-            let counters = Counters { oom_kills: Some(size), wall_us: size, disk_full: true, ..Counters::default() };
+            let counters = Counters { oom_kills: Some(size), disk_full: true, ..Counters::default() };
             for report in [
                 Report::Ready { landlock_abi: 7, cgroup_version: 1, meters: Meters { processes: true, ..Meters::default() }, two_ids: true },
                 Report::Prepared { ticket: slot, slot, cell: Duration::from_micros(7), worker: Duration::from_micros(size) },

@@ -287,11 +287,10 @@ impl Launcher {
             }
             Command::Lease { slot, wall, cpu } => {
                 let Some(slot) = self.slot_mut(slot) else { return };
-                let started = Instant::now();
                 // A duration beyond the clock's end is as good as a century.
                 let century = Duration::from_secs(3_155_760_000);
-                let deadline = started + wall.min(century);
-                slot.lease = Some(Lease { started, deadline, cpu });
+                let deadline = Instant::now() + wall.min(century);
+                slot.lease = Some(Lease { deadline, cpu });
                 if slot.state == State::Prepared {
                     slot.state = State::Leased;
                 }
@@ -356,7 +355,6 @@ impl Launcher {
         let Some(slot) = self.slots.get_mut(index).and_then(Option::as_mut) else { return };
         if let Some(status) = slot.worker.as_ref().and_then(Process::reap) {
             slot.status = status;
-            slot.ended = Some(Instant::now());
             if slot.lease.is_none() && slot.stopped.is_none() {
                 // No program has been near it.
                 slot.stopped = Some(StopReason::Platform);

@@ -54,7 +54,6 @@ pub(super) enum State {
 /// The clocks of a leased slot.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lease {
-    pub(super) started: Instant,
     pub(super) deadline: Instant,
     pub(super) cpu: Option<Duration>,
 }
@@ -114,7 +113,6 @@ pub(super) struct Slot {
     pub(super) born: Instant,
     /// When the cell was ready for its worker.
     pub(super) cell_ready: Option<Instant>,
-    pub(super) ended: Option<Instant>,
     /// Remove as soon as nothing lives: the manager has already let go, or never knew.
     pub(super) abandoned: bool,
 }
@@ -138,7 +136,6 @@ impl Slot {
             stopped: None,
             born: Instant::now(),
             cell_ready: None,
-            ended: None,
             abandoned: false,
         }
     }
@@ -171,11 +168,6 @@ impl Slot {
                 counters.unroutable = Some(unroutable);
                 counters.unheard = Some(unheard);
             }
-        }
-        if let Some(lease) = self.lease {
-            let end = self.ended.unwrap_or_else(Instant::now);
-            let wall = end.saturating_duration_since(lease.started);
-            counters.wall_us = u64::try_from(wall.as_micros()).unwrap_or(u64::MAX);
         }
         counters
     }
