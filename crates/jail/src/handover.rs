@@ -81,7 +81,7 @@ pub(crate) fn finish_device_directory(directory: impl AsRef<Path>) -> Jail<()> {
 
 /// Tells the manager that the launcher itself cannot go on.
 pub(crate) fn report_failure(socket: BorrowedFd<'_>, error: &JailError) {
-    let report = Report::Failed { ticket: u32::MAX, text: error.to_string() };
+    let report = Report::Failed { ticket: u32::MAX, full: false, text: error.to_string() };
     // The manager sees the socket close in any case.
     let _ = wire::send(socket, &report.encode(), &[]);
 }

@@ -167,6 +167,8 @@ pub enum Report {
     Failed {
         /// Of the command.
         ticket: u32,
+        /// Whether every slot is in use, so that the same may succeed later.
+        full: bool,
         /// The step and the kernel's error, for the log.
         text: String,
     },
@@ -392,8 +394,8 @@ impl Report {
             Self::Prepared { ticket, slot, cell, worker } => {
                 Writer::new(2).u32(*ticket).u32(*slot).u64(micros(*cell)).u64(micros(*worker))
             }
-            Self::Failed { ticket, text } => {
-                Writer::new(3).u32(*ticket).blob(text.as_bytes(), TEXT_LEN)
+            Self::Failed { ticket, full, text } => {
+                Writer::new(3).u32(*ticket).u8(u8::from(*full)).blob(text.as_bytes(), TEXT_LEN)
             }
             Self::Ended { slot, status, stopped, counters } => {
                 let (kind, number) = match *status {
@@ -454,6 +456,7 @@ impl Report {
             },
             3 => Self::Failed {
                 ticket: reader.u32()?,
+                full: reader.u8()? != 0,
                 text: String::from_utf8_lossy(&reader.blob()?).into_owned(),
             },
             4 => {
@@ -527,7 +530,7 @@ mod tests {
             for report in [
                 Report::Ready { landlock_abi: 7, cgroup_version: 1, meters: Meters { processes: true, ..Meters::default() }, two_ids: true },
                 Report::Prepared { ticket: slot, slot, cell: Duration::from_micros(7), worker: Duration::from_micros(size) },
-                Report::Failed { ticket: slot, text: text.clone() },
+                Report::Failed { ticket: slot, full: true, text: text.clone() },
                 Report::Ended { slot, status: WaitStatus::Signaled(9), stopped: Some(StopReason::Wall), counters },
                 Report::File { slot, note: FileNote::Special, size, name: name.clone() },
                 Report::Collected { slot, more: 3 },

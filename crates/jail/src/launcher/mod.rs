@@ -282,7 +282,9 @@ impl Launcher {
         match command {
             Command::Prepare { ticket, template, limits } => {
                 if let Err(error) = self.prepare(ticket, template, limits) {
-                    self.tell(&Report::Failed { ticket, text: error.to_string() }, Vec::new());
+                    let full = self.slots.iter().all(Option::is_some);
+                    let text = error.to_string();
+                    self.tell(&Report::Failed { ticket, full, text }, Vec::new());
                 }
             }
             Command::Lease { slot, wall, cpu } => {
@@ -329,7 +331,7 @@ impl Launcher {
         slot.kill();
         let alive = slot.is_alive();
         if !told_before {
-            self.tell(&Report::Failed { ticket, text: text.to_owned() }, Vec::new());
+            self.tell(&Report::Failed { ticket, full: false, text: text.to_owned() }, Vec::new());
         }
         if !alive {
             self.release(index);

@@ -18,8 +18,22 @@ pub(super) fn launcher_lost() -> Error {
     Error::new(ErrorKind::Unavailable, "build a sandbox", "the launcher ended; another is started")
 }
 
-pub(super) fn not_built(step: String) -> Error {
-    Error::new(ErrorKind::Internal, CREATE, step)
+/// Why the launcher could not build a sandbox.
+#[derive(Debug)]
+pub(super) struct NotBuilt {
+    /// Every slot is in use.
+    pub(super) full: bool,
+    /// The step and the kernel's error.
+    pub(super) text: String,
+}
+
+pub(super) fn not_built(why: NotBuilt) -> Error {
+    if why.full {
+        let message = "every sandbox is in use; hint: try again, or raise \
+                       SANDBOX_EXECUTOR_MANAGER_POOL_SIZE";
+        return Error::new(ErrorKind::Busy, CREATE, message);
+    }
+    Error::new(ErrorKind::Internal, CREATE, why.text)
 }
 
 pub(super) fn no_meters() -> Error {

@@ -21,7 +21,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{error, stages::Stages};
+use super::{
+    error::{self, NotBuilt},
+    stages::Stages,
+};
 
 /// How long the launcher may take to build a sandbox; it gives up by itself before.
 const PREPARE: Duration = Duration::from_secs(20);
@@ -108,7 +111,7 @@ impl Drop for SlotHandle {
 /// A report with its descriptors.
 type Delivery = (Report, Vec<OwnedFd>);
 /// What a built slot comes as; or the step that failed.
-type PrepareOutcome = std::result::Result<Built, String>;
+type PrepareOutcome = std::result::Result<Built, NotBuilt>;
 
 #[derive(Debug)]
 struct Built {
@@ -224,9 +227,12 @@ impl Link {
             .map_err(|_| error::launcher_lost())?
             .map_err(|_| error::launcher_lost())?
             .map_err(error::not_built)?;
-        let descriptors = descriptors
-            .try_into()
-            .map_err(|_| error::not_built("the launcher handed over too little".to_owned()))?;
+        let descriptors = descriptors.try_into().map_err(|_| {
+            error::not_built(NotBuilt {
+                full: false,
+                text: "the launcher handed over too little".to_owned(),
+            })
+        })?;
         Ok(Prepared { slot, descriptors })
     }
 
@@ -255,9 +261,9 @@ impl Link {
                     let _ = asker.send(Ok(Built { slot, descriptors }));
                 }
             }
-            Report::Failed { ticket, text } => {
+            Report::Failed { ticket, full, text } => {
                 if let Some(asker) = shared.tickets.remove(&ticket) {
-                    let _ = asker.send(Err(text));
+                    let _ = asker.send(Err(NotBuilt { full, text }));
                 }
             }
             Report::Released { slot } => {
