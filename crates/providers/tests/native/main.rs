@@ -30,7 +30,7 @@ fn main() -> ExitCode {
             Ok(())
         });
     }
-    lifecycle::add_control(&mut suite, &rig);
+    lifecycle::add_controls(&mut suite, &rig);
     verdicts::add(&mut suite, &rig);
     containment::add(&mut suite, &rig);
     lifecycle::add(&mut suite, &rig);
