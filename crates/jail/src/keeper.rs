@@ -52,6 +52,8 @@ const MOST_QUICK_DEATHS: u32 = 3;
 /// Ranges of host ids begin at multiples of this beyond the manager's own id.
 const ID_STEP: u32 = 4096;
 const MOST_RANGES: u32 = 256;
+/// Above every descriptor that is laid out for a launcher.
+const VOICE_FD: i32 = 64;
 /// How long a launcher may take to leave after its manager has gone.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -263,12 +265,9 @@ fn start_launcher(
         // Before anything else: nobody may outlive the keeper unkept. The launcher says it again.
         let _ = set_parent_process_death_signal(Some(Signal::KILL));
         let mut byte = [0];
-        let error = match gate_out.read_exact(&mut byte) {
-            Ok(()) => become_launcher(socket, start, groups, ids.is_some()).err(),
-            Err(_) => None,
-        };
-        if let Some(error) = error {
-            report_failure(socket.as_fd(), &error);
+        // Without the byte the ids are not mapped, and the keeper says why.
+        if gate_out.read_exact(&mut byte).is_ok() {
+            become_launcher(socket, start, groups, ids.is_some());
         }
         sys::exit(1);
     };
@@ -301,33 +300,44 @@ fn map_ids(pid: i32, ids: Option<(u32, u32)>) -> Jail<()> {
 
 /// In the child: takes the ids, lays out the descriptors and execs this program again, so that the
 /// launcher's memory belongs to its own user namespace (else joining a cell fails with EPERM).
-fn become_launcher(
-    socket: &OwnedFd,
-    start: &File,
-    groups: &[BorrowedFd<'_>],
-    two_ids: bool,
-) -> Jail<Infallible> {
+/// Returns only if that failed, and the manager has been told.
+fn become_launcher(socket: &OwnedFd, start: &File, groups: &[BorrowedFd<'_>], two_ids: bool) {
+    // A copy far above everything that is laid out: it can speak whatever has become of the rest,
+    // and an exec closes it.
+    let Ok(voice) = rustix::io::fcntl_dupfd_cloexec(socket, VOICE_FD) else { return };
+    let failed = take_ids(two_ids)
+        .and_then(|()| lay_out(socket, start, groups))
+        .and_then(|()| exec_self(LAUNCHER_ARGUMENT));
+    let Err(error) = failed;
+    report_failure(voice.as_fd(), &error);
+}
+
+fn take_ids(two_ids: bool) -> Jail<()> {
     if two_ids {
         sys::clear_groups()?;
     }
     sys::set_gid(0)?;
-    sys::set_uid(0)?;
-    // Copies above the range that is laid out, so that no source is overwritten by a target.
+    Ok(sys::set_uid(0)?)
+}
+
+/// Puts the launcher's descriptors where it looks for them, and has no other survive the exec.
+fn lay_out(socket: &OwnedFd, start: &File, groups: &[BorrowedFd<'_>]) -> Jail<()> {
     let mut sources = vec![socket.as_fd(), start.as_fd()];
     sources.extend_from_slice(groups);
-    let floor = FIRST_GROUP_FD + i32::try_from(groups.len()).unwrap_or(0) + 8;
-    let mut copies = Vec::new();
-    for source in &sources {
-        copies.push(rustix::io::fcntl_dupfd_cloexec(source, floor).step("copy a descriptor")?);
-    }
+    // Copies above the range that is laid out, so that no source is overwritten by a target.
+    let copies = sources
+        .iter()
+        .map(|source| rustix::io::fcntl_dupfd_cloexec(source, VOICE_FD + 1))
+        .collect::<Result<Vec<_>, _>>()
+        .step("copy a descriptor")?;
     for (copy, target) in copies.iter().zip(SOCKET_FD..) {
         sys::dup_to(copy.as_raw_fd(), target)?;
     }
     let null = File::open("/dev/null").step("open /dev/null")?;
     sys::dup_to(null.as_raw_fd(), 0)?;
+    // All others end with the exec, those too that somebody above us has forgotten.
     let end = FIRST_GROUP_FD + i32::try_from(groups.len()).unwrap_or(0);
-    sys::close_range_from(end.cast_unsigned())?;
-    exec_self(LAUNCHER_ARGUMENT)
+    Ok(sys::close_on_exec_from(end.cast_unsigned())?)
 }
 
 /// Execs this very program with a hidden argument and an empty environment.

@@ -168,6 +168,16 @@ pub(crate) fn close_range_from(first: u32) -> Sys<()> {
     .map(drop)
 }
 
+/// Has an exec close every descriptor from `first` on, whoever opened it.
+pub(crate) fn close_on_exec_from(first: u32) -> Sys<()> {
+    const CLOSE_RANGE_CLOEXEC: usize = 4;
+    // SAFETY: no pointers, and nothing is closed as long as this program goes on.
+    check("close_range", unsafe {
+        syscall(CLOSE_RANGE, [first as usize, u32::MAX as usize, CLOSE_RANGE_CLOEXEC, 0, 0, 0])
+    })
+    .map(drop)
+}
+
 /// `dup3(2)` without flags: `to` then survives an exec.
 pub(crate) fn dup_to(from: i32, to: i32) -> Sys<()> {
     // SAFETY: no pointers; whatever `to` was is replaced, which is the caller's intent in a child

@@ -110,8 +110,9 @@ fn begin(recipe: &Recipe<'_>, setup: &OwnedFd) -> Jail<BorrowedFd<'static>> {
         sys::dup_to(setup.as_raw_fd(), SETUP_FD)?;
     }
     sys::close_range_from(SETUP_FD.cast_unsigned() + 1)?;
-    // SAFETY: the setup socket is at this number since the line above the last, and stays open
-    // until the very end of `build`, after which nothing is borrowed any more.
+    // SAFETY: `dup_to` has put the setup socket at this number (or it was there), `close_range_from`
+    // spares it, and only the last statement of `build` closes it, after its last use. Whatever
+    // this number was in the launcher is never used or dropped here: the process ends by `exit`.
     Ok(unsafe { BorrowedFd::borrow_raw(SETUP_FD) })
 }
 

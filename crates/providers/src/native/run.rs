@@ -240,7 +240,6 @@ impl Run {
     }
 
     fn evidence(&self, end: &End, heard: &Heard) -> Evidence {
-        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let counters = &end.counters;
         Evidence {
             exit: match end.status {
