@@ -70,6 +70,7 @@ impl Prepared {
             max_wall: MAX_WALL,
             max_memory: MAX_MEMORY,
             id_base: NativeConfig::DEFAULT_ID_BASE,
+            allow_missing: Vec::new(),
         };
         let keeper = Native::spawn(&config)?;
         if needs.gives_up_root && ampoule_jail::is_root() {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::Language;
+use crate::{Language, Layer, NetworkPolicy};
 
 /// How strong the wall around a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -87,6 +87,8 @@ pub struct Capabilities {
     pub stream_output: bool,
     /// Whether artifacts come back.
     pub artifacts: bool,
+    /// The network policies that can be held here.
+    pub networks: Vec<NetworkPolicy>,
     /// The longest wall clock that can be asked for.
     pub max_wall: Duration,
     /// The most memory that can be asked for, in bytes.
@@ -104,15 +106,45 @@ pub struct ProviderInfo {
     pub name: String,
 }
 
+/// Who counts and limits a run's memory, processes and CPU time: the rung of the ladder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Meters {
+    /// Nobody.
+    #[default]
+    None,
+    /// The launcher looks every few milliseconds, and the kernel's limits per process and user hold
+    /// in between.
+    Watch,
+    /// The kernel, by control groups v1.
+    CgroupV1,
+    /// The kernel, by control groups v2.
+    CgroupV2,
+}
+
+impl Meters {
+    /// The rung as a stable word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Watch => "watch",
+            Self::CgroupV1 => "cgroup_v1",
+            Self::CgroupV2 => "cgroup_v2",
+        }
+    }
+}
+
 /// What is enforced around one sandbox.
 #[derive(Clone, Debug, Serialize)]
 pub struct IsolationReport {
     /// The level that the enforced layers add up to.
     pub level: IsolationLevel,
     /// Layers that were put up and read back.
-    pub enforced: Vec<&'static str>,
-    /// Layers that are missing here.
-    pub missing: Vec<&'static str>,
-    /// The rung of meters in force: `cgroup_v1`, `cgroup_v2`, `watch`, or none.
-    pub meters: &'static str,
+    pub enforced: Vec<Layer>,
+    /// Layers that are missing here, because this machine has none or the operator gave them up.
+    pub missing: Vec<Layer>,
+    /// Who counts and limits memory and processes.
+    pub meters: Meters,
+    /// The network policy in force.
+    pub network: NetworkPolicy,
 }

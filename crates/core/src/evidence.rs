@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::ProgramError;
+use crate::{Meters, ProgramError};
 
 /// How the program's first process ended, by its wait status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -28,6 +28,10 @@ pub enum StopReason {
     Cpu,
     /// Output passed its limit and the policy says stop.
     Output,
+    /// A watch saw more memory in use than the limit; only where no control group counts it.
+    Memory,
+    /// A watch saw more processes than the limit; only where no control group counts them.
+    Processes,
     /// The caller withdrew.
     Cancelled,
     /// The platform could not go on.
@@ -60,8 +64,6 @@ pub struct MemoryEvidence {
     pub limit: u64,
     /// Whether this interpreter aborts by itself (SIGABRT, SIGTRAP) when its heap meets the limit.
     pub heap_aborts: bool,
-    /// Whether a watch, and not the kernel, ended the run for its memory.
-    pub stopped_by_watch: bool,
 }
 
 /// CPU time, by the kernel's counters.
@@ -130,6 +132,8 @@ pub struct Evidence {
     pub exit: Option<Exit>,
     /// Why we stopped the run, if we did.
     pub stopped: Option<StopReason>,
+    /// Who counted memory, processes and CPU time.
+    pub meters: Meters,
     /// What came on the channel of the value.
     pub frame: FrameEvidence,
     /// Memory.

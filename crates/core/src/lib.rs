@@ -11,6 +11,7 @@ mod event;
 mod evidence;
 mod id;
 mod language;
+mod layer;
 mod limits;
 mod program_error;
 mod provider;
@@ -22,7 +23,7 @@ mod verdict;
 
 pub use capabilities::{
     CancelGrade, Capabilities, DestroyGrade, EvidenceGrade, IsolationLevel, IsolationReport,
-    ProviderInfo, ValueChannel,
+    Meters, ProviderInfo, ValueChannel,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Artifact, Event, EventStream, Finished, SkippedArtifact};
@@ -32,6 +33,7 @@ pub use evidence::{
 };
 pub use id::{ExecutionId, SandboxId};
 pub use language::Language;
+pub use layer::{Layer, UnknownLayer};
 pub use limits::{Limits, LimitsError, NetworkPolicy, OnOutputLimit, parse_bytes, parse_duration};
 pub use program_error::ProgramError;
 pub use provider::{Provider, ProviderExt, Sandbox};

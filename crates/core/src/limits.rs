@@ -16,12 +16,37 @@ pub enum OnOutputLimit {
 }
 
 /// What the program may reach over the network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NetworkPolicy {
     /// Loopback inside the sandbox only.
     #[default]
     None,
+    /// Name lookups, and TCP and UDP to public addresses; the host, its links and private ranges
+    /// stay closed but for what the operator lists.
+    Open,
+}
+
+impl NetworkPolicy {
+    /// Every policy there is, the narrowest first.
+    pub const ALL: [Self; 2] = [Self::None, Self::Open];
+
+    /// The policy as a stable word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Open => "open",
+        }
+    }
+}
+
+impl std::str::FromStr for NetworkPolicy {
+    type Err = LimitsError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let known = Self::ALL.into_iter().find(|policy| policy.as_str() == text);
+        known.ok_or_else(|| LimitsError::Network(text.to_owned()))
+    }
 }
 
 /// The limits of one execution.
@@ -87,6 +112,9 @@ pub enum LimitsError {
     /// Not a duration.
     #[error("`{0}` is not a duration; hint: `90s`, `2m`, `1m30s`, `500ms`, or a number of seconds")]
     Duration(String),
+    /// Not a network policy.
+    #[error("`{0}` is not a network policy; hint: `none` or `open`")]
+    Network(String),
 }
 
 /// Reads a size such as `256m`: an integer with an optional unit of `b`, `k`, `m` or `g` (powers of

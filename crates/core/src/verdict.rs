@@ -149,7 +149,7 @@ const SIGKILL: i32 = 9;
 ///
 /// 1. We could not go on, never saw the end, or the machine gave less than the limits promise:
 ///    platform.
-/// 2. We stopped it: for time, cpu, output, or because the caller withdrew.
+/// 2. We stopped it: for time, cpu, output, by a watch for memory or processes, or because the caller withdrew.
 /// 3. One value frame: success, whatever happened beside it — unless the kernel killed the first
 ///    process for memory before the frame was complete, in which case there is no frame.
 /// 4. It failed, and the kernel says why: memory, refused forks, a full disk, a denied call, a
@@ -164,6 +164,8 @@ pub fn verdict(evidence: &Evidence) -> Verdict {
         Some(StopReason::Wall) => return limit(LimitKind::Time),
         Some(StopReason::Cpu) => return limit(LimitKind::Cpu),
         Some(StopReason::Output) => return limit(LimitKind::Output),
+        Some(StopReason::Memory) => return limit(LimitKind::Memory),
+        Some(StopReason::Processes) => return limit(LimitKind::Processes),
         Some(StopReason::Cancelled) => return Verdict::Ended(Outcome::Cancelled),
         Some(StopReason::Result) | None => {}
     }
@@ -209,7 +211,7 @@ fn out_of_memory(evidence: &Evidence, exit: Exit) -> Option<bool> {
     let heap_aborted = memory.heap_aborts
         && matches!(exit, Exit::Signal(SIGABRT | SIGTRAP))
         && near_limit == Some(true);
-    if memory.stopped_by_watch || heap_aborted {
+    if heap_aborted {
         return Some(true);
     }
     (memory.oom_kills > 0).then(|| near_limit.unwrap_or(true))

@@ -22,16 +22,16 @@ prop_compose! {
         exit in prop::option::of(prop_oneof![(0..256_i32).prop_map(Exit::Code), (1..65_i32).prop_map(Exit::Signal)]),
         stopped in prop::option::of(prop::sample::select(vec![
             StopReason::Result, StopReason::Wall, StopReason::Cpu, StopReason::Output,
-            StopReason::Cancelled, StopReason::Platform,
+            StopReason::Cancelled, StopReason::Platform, StopReason::Memory, StopReason::Processes,
         ])),
         frame in frames(),
-        oom_kills in 0..3_u64, peak in prop::option::of(0..300_u64), heap_aborts: bool, stopped_by_watch: bool,
+        oom_kills in 0..3_u64, peak in prop::option::of(0..300_u64), heap_aborts: bool,
         refused in 0..2_u64, full: bool, unroutable in 0..2_u64,
         denied in prop::collection::vec("[a-z]{1,8}", 0..3),
     ) -> Evidence {
         Evidence {
             exit, stopped, frame,
-            memory: MemoryEvidence { oom_kills, peak, limit: 256, heap_aborts, stopped_by_watch },
+            memory: MemoryEvidence { oom_kills, peak, limit: 256, heap_aborts },
             processes: ProcessEvidence { refused, peak: None, limit: 64 },
             disk: DiskEvidence { full },
             network: NetworkEvidence { unroutable, unheard: 0 },
@@ -90,9 +90,12 @@ proptest! {
                     LimitKind::Cpu => evidence.stopped == Some(StopReason::Cpu),
                     LimitKind::Output => evidence.stopped == Some(StopReason::Output),
                     LimitKind::Memory => evidence.memory.oom_kills > 0
-                        || evidence.memory.stopped_by_watch
+                        || evidence.stopped == Some(StopReason::Memory)
                         || evidence.memory.heap_aborts,
-                    LimitKind::Processes => evidence.processes.refused > 0,
+                    LimitKind::Processes => {
+                        evidence.processes.refused > 0
+                            || evidence.stopped == Some(StopReason::Processes)
+                    }
                     LimitKind::Disk => evidence.disk.full,
                 };
                 prop_assert!(shown, "{:?}", evidence);

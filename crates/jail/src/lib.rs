@@ -49,7 +49,7 @@ pub use config::{LauncherConfig, SkeletonFile, Template, Tree};
 pub use error::JailError;
 pub use leaks::{Leak, leaks};
 pub use protocol::{
-    CellLimits, Command, Counters, FileNote, Malformed, Meters, Report, WaitStatus,
+    CellLimits, Command, Counters, FileNote, KernelMeters, Malformed, Report, WaitStatus,
 };
 
 /// The code that is loaded into an interpreter, as built beside this crate.

@@ -128,7 +128,7 @@ pub enum FileNote {
 
 /// The meters beside memory's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Meters {
+pub struct KernelMeters {
     /// Processes and threads are limited.
     pub processes: bool,
     /// CPU bandwidth is limited.
@@ -147,7 +147,7 @@ pub enum Report {
         /// The cgroup version in force, or 0.
         cgroup_version: u32,
         /// Whether processes, CPU bandwidth and swapped memory are limited as well.
-        meters: Meters,
+        meters: KernelMeters,
         /// Whether two ids are mapped per sandbox.
         two_ids: bool,
     },
@@ -310,6 +310,8 @@ impl<'a> Reader<'a> {
             4 => Some(StopReason::Output),
             5 => Some(StopReason::Cancelled),
             6 => Some(StopReason::Platform),
+            7 => Some(StopReason::Memory),
+            8 => Some(StopReason::Processes),
             _ => return Err(Malformed(self.kind)),
         })
     }
@@ -324,6 +326,8 @@ fn reason_code(reason: Option<StopReason>) -> u8 {
         Some(StopReason::Output) => 4,
         Some(StopReason::Cancelled) => 5,
         Some(StopReason::Platform) => 6,
+        Some(StopReason::Memory) => 7,
+        Some(StopReason::Processes) => 8,
     }
 }
 
@@ -441,7 +445,7 @@ impl Report {
             1 => Self::Ready {
                 landlock_abi: reader.u32()?,
                 cgroup_version: reader.u32()?,
-                meters: Meters {
+                meters: KernelMeters {
                     processes: reader.u8()? != 0,
                     cpu: reader.u8()? != 0,
                     swap: reader.u8()? != 0,
@@ -528,7 +532,7 @@ mod tests {
         fn reports_survive_the_wire(slot: u32, size: u64, name in proptest::collection::vec(any::<u8>(), 0..NAME_LEN), text in "[a-z ]{0,90}") {
             let counters = Counters { oom_kills: Some(size), disk_full: true, ..Counters::default() };
             for report in [
-                Report::Ready { landlock_abi: 7, cgroup_version: 1, meters: Meters { processes: true, ..Meters::default() }, two_ids: true },
+                Report::Ready { landlock_abi: 7, cgroup_version: 1, meters: KernelMeters { processes: true, ..KernelMeters::default() }, two_ids: true },
                 Report::Prepared { ticket: slot, slot, cell: Duration::from_micros(7), worker: Duration::from_micros(size) },
                 Report::Failed { ticket: slot, full: true, text: text.clone() },
                 Report::Ended { slot, status: WaitStatus::Signaled(9), stopped: Some(StopReason::Wall), counters },

@@ -1,6 +1,6 @@
 //! The verdict as one sentence for people.
 
-use ampoule_core::{Denial, Evidence, LimitKind, Outcome};
+use ampoule_core::{Denial, Evidence, LimitKind, Outcome, StopReason};
 
 /// The longest part of a program's own message that a summary repeats, in characters.
 const MESSAGE_CHARACTERS: usize = 500;
@@ -46,16 +46,20 @@ fn exceeded(limit: LimitKind, evidence: &Evidence) -> String {
         LimitKind::Memory => {
             let memory = &evidence.memory;
             let limit = memory.limit >> 10;
-            let by = match (memory.oom_kills, memory.stopped_by_watch) {
-                (1.., _) => "killed by the kernel",
-                (0, true) => "stopped by a watch on its memory",
-                (0, false) => "the interpreter's heap met it",
+            let by = match (evidence.stopped, memory.oom_kills) {
+                (Some(StopReason::Memory), _) => "stopped by a watch on its memory",
+                (_, 1..) => "killed by the kernel",
+                (_, 0) => "the interpreter's heap met it",
             };
             format!("the memory limit of {limit} KiB was exceeded ({by})")
         }
         LimitKind::Processes => {
             let limit = evidence.processes.limit;
-            format!("the limit of {limit} processes and threads was exceeded")
+            let by = match evidence.stopped {
+                Some(StopReason::Processes) => " (stopped by a watch on them)",
+                _ => "",
+            };
+            format!("the limit of {limit} processes and threads was exceeded{by}")
         }
         LimitKind::Output => "the output limit was exceeded".to_owned(),
         LimitKind::Disk => "the disk limit was exceeded".to_owned(),
@@ -148,7 +152,7 @@ mod tests {
         );
         let mut evidence = Evidence::default();
         evidence.memory.limit = 1 << 20;
-        evidence.memory.stopped_by_watch = true;
+        evidence.stopped = Some(StopReason::Memory);
         assert_eq!(
             summary(&Outcome::LimitExceeded { limit: LimitKind::Memory }, &evidence),
             "the memory limit of 1024 KiB was exceeded (stopped by a watch on its memory)"

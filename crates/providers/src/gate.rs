@@ -3,13 +3,14 @@
 //! What does not fit is refused with the field, what was asked and what is allowed. Nothing is
 //! clamped quietly: a caller who asks for ten minutes and gets one would blame the program.
 
-use ampoule_core::{Capabilities, Error, ErrorKind, NetworkPolicy, Result, SandboxSpec};
+use ampoule_core::{Capabilities, Error, ErrorKind, Result, SandboxSpec};
 
 const OPERATION: &str = "create a sandbox";
 
 /// Says whether a provider with `capabilities` can build what `spec` asks for.
 ///
 /// - An unknown language is [`ErrorKind::Unsupported`], with the known ones.
+/// - A network policy that is not held here is [`ErrorKind::Unsupported`], with those that are.
 /// - A limit outside the provider's range is [`ErrorKind::InvalidRequest`], with its name, what was
 ///   asked and what is allowed.
 pub fn check(capabilities: &Capabilities, spec: &SandboxSpec) -> Result<()> {
@@ -22,9 +23,14 @@ pub fn check(capabilities: &Capabilities, spec: &SandboxSpec) -> Result<()> {
         let message = format!("language `{}` is not available; {hint}", spec.language);
         return Err(Error::new(ErrorKind::Unsupported, OPERATION, message));
     }
-    match spec.network {
-        // The only policy there is, and every provider holds it.
-        NetworkPolicy::None => {}
+    if !capabilities.networks.contains(&spec.network) {
+        let known: Vec<&str> = capabilities.networks.iter().map(|n| n.as_str()).collect();
+        let message = format!(
+            "`network` is `{}`, which is not available; hint: available here are {}",
+            spec.network.as_str(),
+            known.join(", ")
+        );
+        return Err(Error::new(ErrorKind::Unsupported, OPERATION, message));
     }
     let limits = &spec.limits;
     let out_of_range = |field: &str, asked: String, bound: &str, allowed: String| {
@@ -63,7 +69,7 @@ fn bytes(count: u64) -> String {
 mod tests {
     use std::time::Duration;
 
-    use ampoule_core::{Language, Limits};
+    use ampoule_core::{Language, Limits, NetworkPolicy};
 
     use super::*;
     use crate::memory::MemoryConfig;
@@ -99,6 +105,21 @@ mod tests {
         assert_eq!(most.message(), "`memory` is 1048576g, and at most 4g is allowed");
         assert_eq!(least.message(), "`memory` is 1m, and at least 16m is allowed");
         assert_eq!(none.message(), "`wall` is 0s, and more than 0s is allowed");
+    }
+
+    #[test]
+    fn a_network_policy_that_is_not_held_is_refused_with_those_that_are() {
+        let spec = SandboxSpec {
+            language: Language::new("python"),
+            limits: Limits::default(),
+            network: NetworkPolicy::Open,
+        };
+        let error = check(&MemoryConfig::default().capabilities, &spec).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert_eq!(
+            error.message(),
+            "`network` is `open`, which is not available; hint: available here are none"
+        );
     }
 
     #[test]

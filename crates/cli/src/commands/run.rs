@@ -308,9 +308,10 @@ async fn show(
     cancel: CancellationToken,
 ) -> Report {
     let mut live = Live::start(cancel);
-    let missing = execution.isolation.missing.join(", ");
+    let missing = &execution.isolation.missing;
     if !missing.is_empty() {
-        output::note(&format!("not enforced on this machine: {missing}"));
+        let missing: Vec<&str> = missing.iter().map(|layer| layer.as_str()).collect();
+        output::note(&format!("not enforced on this machine: {}", missing.join(", ")));
     }
     let mut report = Report::new(execution.id, Some(execution.isolation));
     let mut value = None;

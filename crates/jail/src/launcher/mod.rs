@@ -125,7 +125,7 @@ impl Launcher {
         let ready = Report::Ready {
             landlock_abi,
             cgroup_version: meters.version(),
-            meters: crate::protocol::Meters {
+            meters: crate::protocol::KernelMeters {
                 processes: meters.has("pids"),
                 cpu: meters.has("cpu"),
                 swap: meters.counts_swap(),

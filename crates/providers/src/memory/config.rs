@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use ampoule_core::{
     CancelGrade, Capabilities, DestroyGrade, EvidenceGrade, ExecuteRequest, IsolationLevel,
-    Language, ProgramError, RawValue, Result, SandboxSpec, ValueChannel,
+    Language, NetworkPolicy, ProgramError, RawValue, Result, SandboxSpec, ValueChannel,
 };
 use serde::Deserialize;
 
@@ -50,6 +50,7 @@ impl Default for MemoryConfig {
                 output_on_failure: true,
                 stream_output: true,
                 artifacts: true,
+                networks: vec![NetworkPolicy::None],
                 max_wall: Duration::from_secs(3600),
                 max_memory: 4 << 30,
                 min_memory: 16 << 20,

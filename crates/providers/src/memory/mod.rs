@@ -117,7 +117,12 @@ impl Provider for Memory {
         tokio::time::sleep(self.config.create_time).await;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let id = SandboxId::new(format!("memory-{number}"));
-        Ok(Box::new(MemorySandbox::new(id, self.config.clone(), Arc::clone(&self.census))))
+        Ok(Box::new(MemorySandbox::new(
+            id,
+            self.config.clone(),
+            spec.network,
+            Arc::clone(&self.census),
+        )))
     }
 
     async fn shutdown(&self) -> Result<()> {

@@ -4,8 +4,9 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use ampoule_core::{
     Artifact, CancellationToken, DeniedCall, Error, ErrorKind, Event, EventStream, Evidence,
-    ExecuteRequest, Exit, Finished, FrameEvidence, IsolationLevel, IsolationReport, OnOutputLimit,
-    Result, Sandbox, SandboxId, SkippedArtifact, StopReason, Usage, Verdict, verdict,
+    ExecuteRequest, Exit, Finished, FrameEvidence, IsolationLevel, IsolationReport, Meters,
+    NetworkPolicy, OnOutputLimit, Result, Sandbox, SandboxId, SkippedArtifact, StopReason, Usage,
+    Verdict, verdict,
 };
 use async_trait::async_trait;
 use futures_util::stream;
@@ -27,6 +28,7 @@ impl MemorySandbox {
     pub(super) fn new(
         id: SandboxId,
         config: MemoryConfig,
+        network: NetworkPolicy,
         census: Arc<watch::Sender<Census>>,
     ) -> Self {
         census.send_modify(|census| {
@@ -37,7 +39,8 @@ impl MemorySandbox {
             level: IsolationLevel::None,
             enforced: Vec::new(),
             missing: Vec::new(),
-            meters: "none",
+            meters: Meters::None,
+            network,
         };
         Self { id, config, isolation, used: false, census }
     }
@@ -193,7 +196,7 @@ impl Run {
             Step::Stopped(Stop::Cpu) => evidence.stopped = Some(StopReason::Cpu),
             Step::Stopped(Stop::Output) => evidence.stopped = Some(StopReason::Output),
             Step::OomKills(count) => evidence.memory.oom_kills = count,
-            Step::MemoryWatch => evidence.memory.stopped_by_watch = true,
+            Step::MemoryWatch => evidence.stopped = Some(StopReason::Memory),
             Step::MemoryPeak(bytes) => evidence.memory.peak = Some(bytes),
             Step::CpuUs(used) => evidence.cpu.used_us = Some(used),
             Step::ForksRefused(count) => evidence.processes.refused = count,

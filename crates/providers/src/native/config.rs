@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use ampoule_core::Result;
+use ampoule_core::{Layer, Result};
 use ampoule_jail::{LauncherConfig, SkeletonFile, Template, Tree, seccomp::DEFAULT_POLICY};
 
 use crate::runtimes::{
@@ -33,6 +33,8 @@ pub struct NativeConfig {
     pub max_memory: u64,
     /// Started as root: the first of the host ids that belong to Ampoule alone.
     pub id_base: u32,
+    /// What may be missing on this machine: the operator gave it up.
+    pub allow_missing: Vec<Layer>,
 }
 
 /// A runtime with the interpreter that was found for it.

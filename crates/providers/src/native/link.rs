@@ -12,8 +12,8 @@ use std::{
     time::Duration,
 };
 
-use ampoule_core::Result;
-use ampoule_jail::{CellLimits, Command, Connection, Keeper, Meters, Report};
+use ampoule_core::{Meters, Result};
+use ampoule_jail::{CellLimits, Command, Connection, Keeper, KernelMeters, Report};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::{Notify, mpsc, oneshot, watch},
@@ -139,22 +139,22 @@ pub(super) struct Link {
     waiting: Notify,
     next_ticket: AtomicU32,
     cgroup_version: u32,
-    meters: Meters,
+    meters: KernelMeters,
     two_ids: bool,
 }
 
 impl Link {
     /// The rung of meters in force.
-    pub(super) fn meters(&self) -> &'static str {
+    pub(super) fn meters(&self) -> Meters {
         match self.cgroup_version {
-            1 => "cgroup_v1",
-            2 => "cgroup_v2",
-            _ => "none",
+            1 => Meters::CgroupV1,
+            2 => Meters::CgroupV2,
+            _ => Meters::None,
         }
     }
 
     /// The meters beside memory's.
-    pub(super) fn further_meters(&self) -> Meters {
+    pub(super) fn further_meters(&self) -> KernelMeters {
         self.meters
     }
 

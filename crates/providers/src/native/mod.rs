@@ -25,8 +25,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ampoule_core::{
     CancelGrade, Capabilities, DestroyGrade, Error, ErrorKind, EvidenceGrade, IsolationLevel,
-    IsolationReport, Language, Provider, ProviderInfo, Result, Sandbox, SandboxSpec, ValueChannel,
-    parse_bytes,
+    IsolationReport, Language, Layer, Meters, NetworkPolicy, Provider, ProviderInfo, Result,
+    Sandbox, SandboxSpec, ValueChannel, parse_bytes,
 };
 use ampoule_jail::{CellLimits, Keeper};
 use async_trait::async_trait;
@@ -91,7 +91,7 @@ impl Native {
             closing,
         };
         let link = native.link().await?;
-        if link.meters() == "none" || !link.further_meters().processes {
+        if link.meters() == Meters::None || !link.further_meters().processes {
             native.shutdown().await?;
             return Err(error::no_meters());
         }
@@ -146,6 +146,7 @@ fn capabilities(config: &NativeConfig) -> Capabilities {
         output_on_failure: true,
         stream_output: true,
         artifacts: true,
+        networks: vec![NetworkPolicy::None],
         max_wall: config.max_wall,
         max_memory: config.max_memory,
         min_memory,
@@ -179,7 +180,7 @@ impl Provider for Native {
         };
         let link = self.link().await?;
         let prepared = link.prepare(template.index, limits).await?;
-        let isolation = isolation_report(&link);
+        let isolation = isolation_report(&link, spec.network);
         let sandbox = NativeSandbox::start(prepared, isolation, template.traits, PATIENCE).await?;
         Ok(Box::new(sandbox))
     }
@@ -198,35 +199,40 @@ impl Provider for Native {
 }
 
 /// What the jail put up and read back for every sandbox of this launcher.
-fn isolation_report(link: &Link) -> IsolationReport {
-    let mut enforced = vec![
-        "user_namespace",
-        "pid_namespace",
-        "mount_namespace",
-        "network_namespace",
-        "ipc_namespace",
-        "uts_namespace",
-        "cgroup_namespace",
-        "read_only_root",
-        "scratch_quota",
-        "kernel_quotas",
-        "no_linux_caps",
-        "no_new_privs",
-        "seccomp",
-        "landlock",
-        "rlimits",
+fn isolation_report(link: &Link, network: NetworkPolicy) -> IsolationReport {
+    const ALWAYS: [Layer; 15] = [
+        Layer::UserNamespace,
+        Layer::PidNamespace,
+        Layer::MountNamespace,
+        Layer::NetworkNamespace,
+        Layer::IpcNamespace,
+        Layer::UtsNamespace,
+        Layer::CgroupNamespace,
+        Layer::ReadOnlyRoot,
+        Layer::ScratchQuota,
+        Layer::KernelQuotas,
+        Layer::NoLinuxCaps,
+        Layer::NoNewPrivs,
+        Layer::Seccomp,
+        Layer::Landlock,
+        Layer::Rlimits,
     ];
-    let mut missing = Vec::new();
     let further = link.further_meters();
-    for (there, meter) in [(further.cpu, "cpu_meter"), (further.swap, "swap_meter")] {
-        if !there {
-            missing.push(meter);
-        }
+    let depends = [
+        (further.cpu, Layer::CpuMeter),
+        (further.swap, Layer::SwapMeter),
+        (link.two_ids(), Layer::OwnIds),
+    ];
+    let mut enforced = ALWAYS.to_vec();
+    let mut missing = Vec::new();
+    for (there, layer) in depends {
+        if there { &mut enforced } else { &mut missing }.push(layer);
     }
-    if link.two_ids() {
-        enforced.push("own_id_per_sandbox");
-    } else {
-        missing.push("own_id_per_sandbox");
+    IsolationReport {
+        level: IsolationLevel::Process,
+        enforced,
+        missing,
+        meters: link.meters(),
+        network,
     }
-    IsolationReport { level: IsolationLevel::Process, enforced, missing, meters: link.meters() }
 }

@@ -18,7 +18,7 @@ use std::{
 
 use ampoule_core::{
     Artifact, CancellationToken, CpuEvidence, DeniedCall, DiskEvidence, Error, ErrorKind, Event,
-    Evidence, ExecuteRequest, Exit, Finished, FrameEvidence, Limits, MemoryEvidence,
+    Evidence, ExecuteRequest, Exit, Finished, FrameEvidence, Limits, MemoryEvidence, Meters,
     NetworkEvidence, OnOutputLimit, OutputEvidence, ProcessEvidence, RawValue, Result,
     SkippedArtifact, StopReason, Usage, Verdict, verdict,
 };
@@ -56,6 +56,7 @@ pub(super) struct Run {
     pub(super) events: mpsc::Sender<Result<Event>>,
     pub(super) limits: Limits,
     pub(super) traits: RuntimeTraits,
+    pub(super) meters: Meters,
     pub(super) cancel: CancellationToken,
     pub(super) abandon: CancellationToken,
 }
@@ -248,13 +249,13 @@ impl Run {
                 WaitStatus::Unknown => None,
             },
             stopped: end.stopped,
+            meters: self.meters,
             frame: heard.frame.clone(),
             memory: MemoryEvidence {
                 oom_kills: counters.oom_kills.unwrap_or(0),
                 peak: counters.memory_peak,
                 limit: self.limits.memory,
                 heap_aborts: self.traits.heap_aborts,
-                stopped_by_watch: false,
             },
             cpu: CpuEvidence { used_us: counters.cpu_us, limit_us: self.limits.cpu.map(micros) },
             processes: ProcessEvidence {

@@ -131,6 +131,7 @@ impl Sandbox for NativeSandbox {
             events,
             limits: request.limits,
             traits: self.traits.clone(),
+            meters: self.isolation.meters,
             cancel,
             abandon: self.abandon.clone(),
         };

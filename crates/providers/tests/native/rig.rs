@@ -45,6 +45,7 @@ impl Rig {
             max_wall: Duration::from_secs(60),
             max_memory: 1 << 30,
             id_base: NativeConfig::DEFAULT_ID_BASE,
+            allow_missing: Vec::new(),
         };
         let keeper = Native::spawn(&config).unwrap();
         let runtime = Runtime::new().unwrap();

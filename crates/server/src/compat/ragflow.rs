@@ -34,8 +34,8 @@ use std::panic::AssertUnwindSafe;
 
 use ampoule_core::{
     CancellationToken, Collector, Denial, Error, ErrorKind, Evidence, ExecuteRequest, ExecutionId,
-    ExecutionResult, Exit, FrameEvidence, LimitKind, NetworkPolicy, Outcome, ProgramError,
-    RawValue, SkippedArtifact, StopReason,
+    ExecutionResult, Exit, FrameEvidence, IsolationReport, LimitKind, NetworkPolicy, Outcome,
+    ProgramError, RawValue, SkippedArtifact, StopReason,
 };
 use ampoule_manager::{Panicked, new_execution_id, summary};
 use axum::{
@@ -76,6 +76,7 @@ struct RunResult {
     output_discarded_bytes: u64,
     error: Option<ProgramError>,
     evidence: Option<Evidence>,
+    isolation: Option<IsolationReport>,
     execution_id: ExecutionId,
 }
 
@@ -128,19 +129,21 @@ async fn read_request(
 
 async fn execute(app: &App, id: ExecutionId, request: ExecuteRequest) -> Response {
     let result = match app.manager.execute(request, CancellationToken::new()).await {
-        Ok(execution) => Collector::collect(execution.events).await,
+        Ok(execution) => {
+            Collector::collect(execution.events).await.map(|result| (execution.isolation, result))
+        }
         Err(error) => Err(error),
     };
     match result {
-        Ok(result) if artifacts::are_large(&result.artifacts) => {
+        Ok((isolation, result)) if artifacts::are_large(&result.artifacts) => {
             // Encoding them would keep other requests waiting.
-            let encode = move || answer_with(&RunResult::of(id, result));
+            let encode = move || answer_with(&RunResult::of(id, isolation, result));
             match tokio::task::spawn_blocking(encode).await {
                 Ok(response) => response,
                 Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
             }
         }
-        Ok(result) => answer_with(&RunResult::of(id, result)),
+        Ok((isolation, result)) => answer_with(&RunResult::of(id, isolation, result)),
         Err(error) => answer_with(&RunResult::failed(id, &error)),
     }
 }
@@ -238,7 +241,7 @@ fn own_exit_code(evidence: &Evidence) -> i32 {
 
 impl RunResult {
     /// The answer for a run that ended.
-    fn of(id: ExecutionId, result: ExecutionResult) -> Self {
+    fn of(id: ExecutionId, isolation: IsolationReport, result: ExecutionResult) -> Self {
         let ExecutionResult { stdout, stderr, value, artifacts, finished } = result;
         let status = Status::of(&finished.outcome, &finished.evidence);
         let (bodies, skipped) = artifacts::select(artifacts, finished.skipped_artifacts);
@@ -270,6 +273,7 @@ impl RunResult {
             output_discarded_bytes: evidence.output.discarded,
             error,
             evidence: Some(evidence),
+            isolation: Some(isolation),
             execution_id: id,
         };
         if is_success {
@@ -328,6 +332,7 @@ impl RunResult {
             output_discarded_bytes: 0,
             error: None,
             evidence: None,
+            isolation: None,
             execution_id: id,
         }
     }
