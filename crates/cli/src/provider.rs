@@ -9,7 +9,7 @@
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
-use ampoule_core::{Language, Provider};
+use ampoule_core::{Language, Layer, Provider};
 use ampoule_jail::Keeper;
 use ampoule_providers::{
     memory::Memory,
@@ -35,6 +35,8 @@ pub(crate) struct Needs {
     pub(crate) only: Option<Language>,
     /// Whether this process does nothing more that needs the rights it was started with.
     pub(crate) gives_up_root: bool,
+    /// What may be missing on this machine.
+    pub(crate) allow_missing: Vec<Layer>,
 }
 
 /// A back-end of which the first phase is done.
@@ -70,7 +72,7 @@ impl Prepared {
             max_wall: MAX_WALL,
             max_memory: MAX_MEMORY,
             id_base: NativeConfig::DEFAULT_ID_BASE,
-            allow_missing: Vec::new(),
+            allow_missing: needs.allow_missing.clone(),
         };
         let keeper = Native::spawn(&config)?;
         if needs.gives_up_root && ampoule_jail::is_root() {

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::{Jail, Step},
     protocol::{CellLimits, Counters},
+    scope,
 };
 
 /// What every base group's name starts with.
@@ -28,7 +29,10 @@ pub(crate) const PREFIX: &str = "ampoule-";
 const LEAF: &str = "ampoule.manager";
 /// The controllers of v1 that are used, where they are mounted.
 const V1_CONTROLLERS: [&str; 4] = ["memory", "pids", "cpu", "cpuacct"];
+/// Those of v2; a user manager may hand down the first two only.
 const V2_CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
+/// Without these there is no rung: half a meter would be mistaken for one.
+const NEEDED: [&str; 2] = ["memory", "pids"];
 const PERIOD_US: u64 = 100_000;
 
 /// Where this process's groups are, by hierarchy.
@@ -38,6 +42,8 @@ pub(crate) struct Hierarchies {
     version: u32,
     /// The directory of our own group in each hierarchy, with the controllers that it has.
     own: Vec<(PathBuf, Vec<String>)>,
+    /// Where the hierarchy of v2 begins.
+    top: Option<PathBuf>,
 }
 
 impl Hierarchies {
@@ -60,7 +66,7 @@ impl Hierarchies {
             }
         }
         let mut v1: BTreeMap<PathBuf, Vec<String>> = BTreeMap::new();
-        let mut v2 = None;
+        let (mut v2, mut top) = (None, None);
         let mut found = BTreeSet::new();
         for line in mounts.lines() {
             let Some((left, right)) = line.split_once(" - ") else { continue };
@@ -72,7 +78,10 @@ impl Hierarchies {
             };
             let own = |group: &str| Path::new(point).join(beneath(root, group));
             match *kind {
-                "cgroup2" => v2 = groups.get("").map(|group| out_of_leaf(own(group))),
+                "cgroup2" => {
+                    v2 = groups.get("").map(|group| out_of_leaf(own(group)));
+                    top = Some(PathBuf::from(point));
+                }
                 "cgroup" => {
                     for controller in
                         options.split(',').filter(|name| V1_CONTROLLERS.contains(name))
@@ -90,23 +99,23 @@ impl Hierarchies {
         }
         let v2_usable = v2.as_ref().is_some_and(|own| {
             fs::read_to_string(own.join("cgroup.controllers")).is_ok_and(|have| {
-                V2_CONTROLLERS.iter().all(|name| have.split_whitespace().any(|h| h == *name))
+                NEEDED.iter().all(|name| have.split_whitespace().any(|h| h == *name))
             })
         });
         Ok(match v2 {
-            Some(own) if v2_usable => {
-                Self { version: 2, own: vec![(own, V2_CONTROLLERS.map(str::to_owned).to_vec())] }
-            }
+            Some(own) if v2_usable => Self { version: 2, own: vec![(own, Vec::new())], top },
             _ if v1.values().flatten().any(|name| name == "memory") => {
-                Self { version: 1, own: v1.into_iter().collect() }
+                Self { version: 1, own: v1.into_iter().collect(), top: None }
             }
-            _ => Self { version: 0, own: Vec::new() },
+            _ => Self { version: 0, own: Vec::new(), top: None },
         })
     }
 
     /// The directories that hold base groups, for finding what was left.
     pub(crate) fn directories(&self) -> impl Iterator<Item = &Path> {
-        self.own.iter().map(|(path, _)| path.as_path())
+        let own = self.own.iter().map(|(path, _)| path.as_path());
+        let top = self.top.as_deref().filter(|top| self.own.iter().all(|(path, _)| path != top));
+        own.chain(top)
     }
 }
 
@@ -151,31 +160,39 @@ pub(crate) struct Layout {
 }
 
 impl Base {
-    /// Makes the base groups. A machine without usable hierarchies gives an empty base.
+    /// Makes the base groups on the best rung that there is: beneath our own group; on v2 also
+    /// beneath a scope that systemd gives us, and for root at the top of the hierarchy. A machine
+    /// without any gives an empty base.
     pub(crate) fn create(name: &str) -> Jail<Self> {
-        let hierarchies = Hierarchies::find().step("read the control group tables")?;
         let name = format!("{PREFIX}{name}");
+        let hierarchies = Hierarchies::find().step("read the control group tables")?;
+        let (version, top) = (hierarchies.version, hierarchies.top.clone());
+        let base = Self::beneath(hierarchies, &name)?;
+        if base.version > 0 || version != 2 {
+            return Ok(base);
+        }
+        if scope::enter(&name) {
+            let base =
+                Self::beneath(Hierarchies::find().step("read the control group tables")?, &name)?;
+            if base.version > 0 {
+                return Ok(base);
+            }
+        }
+        let own = top.into_iter().map(|top| (top, Vec::new())).collect();
+        Self::beneath(Hierarchies { version, own, top: None }, &name)
+    }
+
+    fn beneath(hierarchies: Hierarchies, name: &str) -> Jail<Self> {
+        let name = name.to_owned();
+        let version = hierarchies.version;
         let mut entries: Vec<BaseGroup> = Vec::new();
         for (own, controllers) in hierarchies.own {
-            let made = (|| -> io::Result<(OwnedFd, OwnedFd)> {
-                if hierarchies.version == 2 {
-                    enable_v2(&own)?;
-                }
-                let path = own.join(&name);
-                fs::create_dir(&path)?;
-                let prepared = (|| {
-                    if hierarchies.version == 2 {
-                        fs::write(path.join("cgroup.subtree_control"), "+memory +pids +cpu")?;
-                    }
-                    Ok((fs::File::open(&own)?.into(), fs::File::open(&path)?.into()))
-                })();
-                if prepared.is_err() {
-                    let _ = fs::remove_dir(&path);
-                }
-                prepared
-            })();
+            let made = match version {
+                2 => make_v2(&own, &name),
+                _ => make_v1(&own, &name, controllers),
+            };
             match made {
-                Ok((parent, group)) => entries.push(BaseGroup { parent, group, controllers }),
+                Ok(entry) => entries.push(entry),
                 // Not ours to write: this machine gives us no meter of that kind.
                 Err(error) if is_refusal(&error) => {}
                 Err(error) => {
@@ -185,9 +202,14 @@ impl Base {
                 }
             }
         }
-        let memory =
-            entries.iter().any(|entry| entry.controllers.iter().any(|name| name == "memory"));
-        Ok(Self { version: if memory { hierarchies.version } else { 0 }, name, entries })
+        let has = |wanted: &&str| {
+            entries.iter().any(|entry| entry.controllers.iter().any(|name| name == wanted))
+        };
+        if NEEDED.iter().all(has) {
+            return Ok(Self { version, name, entries });
+        }
+        Self { version: 0, name: name.clone(), entries }.remove();
+        Ok(Self { version: 0, name, entries: Vec::new() })
     }
 
     /// The descriptors that the launcher inherits, and what they are.
@@ -213,6 +235,27 @@ impl Base {
     }
 }
 
+fn make_v1(own: &Path, name: &str, controllers: Vec<String>) -> io::Result<BaseGroup> {
+    let path = own.join(name);
+    fs::create_dir(&path)?;
+    open_base(own, &path, controllers)
+}
+
+fn make_v2(own: &Path, name: &str) -> io::Result<BaseGroup> {
+    enable_v2(own)?;
+    let path = own.join(name);
+    fs::create_dir(&path)?;
+    hand_down(&path).and_then(|controllers| open_base(own, &path, controllers)).inspect_err(|_| {
+        // Empty, so that nothing keeps it.
+        let _ = fs::remove_dir(&path);
+    })
+}
+
+fn open_base(own: &Path, path: &Path, controllers: Vec<String>) -> io::Result<BaseGroup> {
+    let parent = fs::File::open(own)?.into();
+    Ok(BaseGroup { parent, group: fs::File::open(path)?.into(), controllers })
+}
+
 fn is_refusal(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -222,26 +265,40 @@ fn is_refusal(error: &io::Error) -> bool {
     )
 }
 
-/// Hands the controllers down. Where our own group may not hold processes beside children, they
-/// move to a leaf first.
+/// Hands the controllers down to the children of a group; gives those that they have then.
+fn hand_down(group: &Path) -> io::Result<Vec<String>> {
+    let control = group.join("cgroup.subtree_control");
+    fs::write(&control, "+memory +pids")?;
+    // Not delegated everywhere, and no reason to go without the others.
+    let _ = fs::write(&control, "+cpu");
+    let enabled = fs::read_to_string(&control)?;
+    let ours = enabled.split_whitespace().filter(|name| V2_CONTROLLERS.contains(name));
+    Ok(ours.map(str::to_owned).collect())
+}
+
+/// Hands the controllers down from our own group. Where it may not hold processes beside children,
+/// they move to a leaf first, if they are the manager and us alone: with others in it the group is
+/// not ours to change.
 fn enable_v2(own: &Path) -> io::Result<()> {
-    let control = own.join("cgroup.subtree_control");
-    let enable = || fs::write(&control, "+memory +pids +cpu");
-    match enable() {
+    match hand_down(own) {
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+            let ours = [std::process::id(), std::os::unix::process::parent_id()];
+            let there = fs::read_to_string(own.join("cgroup.procs"))?;
+            let there: Vec<u32> = there.lines().filter_map(|line| line.parse().ok()).collect();
+            if there.iter().any(|pid| !ours.contains(pid)) {
+                return Err(error);
+            }
             let leaf = own.join(LEAF);
             fs::create_dir(&leaf).or_else(|error| match error.kind() {
                 io::ErrorKind::AlreadyExists => Ok(()),
                 _ => Err(error),
             })?;
-            // The manager and us, and nobody else's processes: with others in it this group is not
-            // ours to change, and the machine gives us no meter.
-            for pid in [std::process::id(), std::os::unix::process::parent_id()] {
+            for pid in there {
                 fs::write(leaf.join("cgroup.procs"), pid.to_string())?;
             }
-            enable()
+            hand_down(own).map(drop)
         }
-        other => other,
+        other => other.map(drop),
     }
 }
 
@@ -372,7 +429,9 @@ impl Meters {
                 optional(write_at(directory, "memory.swap.max", 0))?;
                 optional(write_at(directory, "memory.oom.group", 1))?;
                 write_at(directory, "pids.max", processes)?;
-                write_at(directory, "cpu.max", format_args!("{quota} {PERIOD_US}"))?;
+                if has("cpu") {
+                    write_at(directory, "cpu.max", format_args!("{quota} {PERIOD_US}"))?;
+                }
                 continue;
             }
             if has("memory") {
@@ -449,10 +508,11 @@ impl Group {
 
     fn text(&self, file: &str) -> Option<String> {
         let controller = file.split('.').next()?;
-        let (_, directory, _) = self
-            .parts
-            .iter()
-            .find(|(controllers, _, _)| controllers.iter().any(|name| name == controller))?;
+        // v2 has one directory, and counts CPU time also where the controller is not handed down.
+        let is_it = |(controllers, _, tasks): &&(Vec<String>, OwnedFd, Option<OwnedFd>)| {
+            tasks.is_none() || controllers.iter().any(|name| name == controller)
+        };
+        let (_, directory, _) = self.parts.iter().find(is_it)?;
         let fd = open_at(directory, file, OFlags::RDONLY).ok()?;
         let mut buffer = [0; 2048];
         let length = rustix::io::read(fd, &mut buffer).ok()?;
@@ -473,16 +533,8 @@ fn write_at(directory: &OwnedFd, name: &'static str, value: impl std::fmt::Displ
 
 /// A knob that not every kernel has.
 fn optional(result: Jail<()>) -> Jail<()> {
-    use std::error::Error as _;
     match result {
-        Err(error)
-            if error
-                .source()
-                .and_then(|source| source.downcast_ref::<io::Error>())
-                .is_some_and(|source| source.kind() == io::ErrorKind::NotFound) =>
-        {
-            Ok(())
-        }
+        Err(error) if error.errno() == Some(Errno::NOENT) => Ok(()),
         other => other,
     }
 }

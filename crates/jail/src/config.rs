@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use ampoule_core::Layer;
 use serde::{Deserialize, Serialize};
 
 /// The launcher's whole configuration. Operator's data: no request ever reaches it.
@@ -16,6 +17,8 @@ pub struct LauncherConfig {
     pub id_base: u32,
     /// The system call policy, as the text of its file.
     pub policy: String,
+    /// What may be missing on this machine: the operator gave it up.
+    pub allow_missing: Vec<Layer>,
 }
 
 /// The ids that a configuration of `slots` takes.

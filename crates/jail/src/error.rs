@@ -2,14 +2,17 @@
 
 use std::io;
 
-use crate::sys::Fault;
+use rustix::io::Errno;
+
+use crate::{hurdles::Hurdle, sys::Fault};
 
 /// A step that the kernel refused.
 #[derive(Debug, thiserror::Error)]
-#[error("{step}: {source}")]
+#[error("{text}")]
 pub struct JailError {
     step: String,
-    source: io::Error,
+    text: String,
+    cause: io::Error,
 }
 
 /// `Result` with the step that failed.
@@ -18,7 +21,30 @@ pub(crate) type Jail<T> = Result<T, JailError>;
 impl JailError {
     /// An error of a step.
     pub fn new(step: impl Into<String>, source: impl Into<io::Error>) -> Self {
-        Self { step: step.into(), source: source.into() }
+        let (step, cause) = (step.into(), source.into());
+        let text = format!("{step}: {cause}");
+        Self { step, text, cause }
+    }
+
+    /// The same error, with what stood in the way in front and the fix behind.
+    pub(crate) fn because(mut self, hurdle: &Hurdle) -> Self {
+        self.text = format!("{hurdle} ({}: {}); hint: {}", self.step, self.cause, hurdle.fix());
+        self
+    }
+
+    /// The same error, of a larger step.
+    pub(crate) fn in_step(self, step: &str) -> Self {
+        Self::new(step, self.cause)
+    }
+
+    /// What was done.
+    pub(crate) fn step(&self) -> &str {
+        &self.step
+    }
+
+    /// The kernel's error, if it was one.
+    pub(crate) fn errno(&self) -> Option<Errno> {
+        Errno::from_io_error(&self.cause)
     }
 }
 

@@ -39,6 +39,7 @@ use crate::{
         DEVICE_NODES, DEVICES, FIRST_GROUP_FD, LAUNCHER_ARGUMENT, SOCKET_FD, Start,
         finish_device_directory, memory_file, read_json, report_failure,
     },
+    hurdles::{Machine, recognise},
     identity, leaks,
     sys::{self, Child},
     wire,
@@ -194,7 +195,8 @@ fn keep(control: &OwnedFd, config: LauncherConfig, base: &Base) -> Jail<()> {
     loop {
         let (theirs, ours) = wire::pair().step("make the launcher's socket")?;
         let born = Instant::now();
-        let child = start_launcher(&ours, &start, &groups, ids)?;
+        let child = start_launcher(&ours, &start, &groups, ids)
+            .map_err(|error| recognise(&Machine::look(), error))?;
         drop(ours);
         // SAFETY: clone3 has just made this descriptor for us alone.
         let pidfd = unsafe { OwnedFd::from_raw_fd(child.pidfd) };

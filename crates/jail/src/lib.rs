@@ -34,11 +34,13 @@ mod config;
 mod confine;
 mod error;
 mod handover;
+mod hurdles;
 mod identity;
 mod keeper;
 mod launcher;
 mod leaks;
 mod protocol;
+mod scope;
 pub mod seccomp;
 #[path = "inside/sys.rs"]
 mod sys;
@@ -47,9 +49,11 @@ mod wire;
 pub use client::{Connection, Keeper, Listener, drop_to, is_root};
 pub use config::{LauncherConfig, SkeletonFile, Template, Tree};
 pub use error::JailError;
+pub use hurdles::{Hurdle, Machine};
 pub use leaks::{Leak, leaks};
 pub use protocol::{
-    CellLimits, Command, Counters, FileNote, KernelMeters, Malformed, Report, WaitStatus,
+    CellLimits, Command, Conditions, Counters, FileNote, KernelMeters, Malformed, Report,
+    WaitStatus,
 };
 
 /// The code that is loaded into an interpreter, as built beside this crate.

@@ -137,20 +137,26 @@ pub struct KernelMeters {
     pub swap: bool,
 }
 
+/// What a launcher has found and put up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conditions {
+    /// The version of Landlock in force, or 0.
+    pub landlock_abi: u32,
+    /// The cgroup version in force, or 0.
+    pub cgroup_version: u32,
+    /// Whether processes, CPU bandwidth and swapped memory are limited as well.
+    pub meters: KernelMeters,
+    /// Whether two ids are mapped per sandbox.
+    pub two_ids: bool,
+    /// Whether cells have a `/proc` of their own.
+    pub proc: bool,
+}
+
 /// What the launcher tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
-    /// The launcher is ready for commands.
-    Ready {
-        /// The version of Landlock in force.
-        landlock_abi: u32,
-        /// The cgroup version in force, or 0.
-        cgroup_version: u32,
-        /// Whether processes, CPU bandwidth and swapped memory are limited as well.
-        meters: KernelMeters,
-        /// Whether two ids are mapped per sandbox.
-        two_ids: bool,
-    },
+    /// The launcher is ready for commands, and this is what it has.
+    Ready(Conditions),
     /// A sandbox waits for its request. Descriptors: request (write); stdout, stderr and result
     /// (read); seccomp notifications.
     Prepared {
@@ -388,13 +394,14 @@ impl Report {
     /// The message as a datagram.
     pub fn encode(&self) -> [u8; MESSAGE_LEN] {
         match self {
-            Self::Ready { landlock_abi, cgroup_version, meters, two_ids } => Writer::new(1)
-                .u32(*landlock_abi)
-                .u32(*cgroup_version)
-                .u8(u8::from(meters.processes))
-                .u8(u8::from(meters.cpu))
-                .u8(u8::from(meters.swap))
-                .u8(u8::from(*two_ids)),
+            Self::Ready(conditions) => Writer::new(1)
+                .u32(conditions.landlock_abi)
+                .u32(conditions.cgroup_version)
+                .u8(u8::from(conditions.meters.processes))
+                .u8(u8::from(conditions.meters.cpu))
+                .u8(u8::from(conditions.meters.swap))
+                .u8(u8::from(conditions.two_ids))
+                .u8(u8::from(conditions.proc)),
             Self::Prepared { ticket, slot, cell, worker } => {
                 Writer::new(2).u32(*ticket).u32(*slot).u64(micros(*cell)).u64(micros(*worker))
             }
@@ -442,7 +449,7 @@ impl Report {
         let mut reader = Reader { bytes, kind: 0 };
         reader.kind = reader.u8()?;
         Ok(match reader.kind {
-            1 => Self::Ready {
+            1 => Self::Ready(Conditions {
                 landlock_abi: reader.u32()?,
                 cgroup_version: reader.u32()?,
                 meters: KernelMeters {
@@ -451,7 +458,8 @@ impl Report {
                     swap: reader.u8()? != 0,
                 },
                 two_ids: reader.u8()? != 0,
-            },
+                proc: reader.u8()? != 0,
+            }),
             2 => Self::Prepared {
                 ticket: reader.u32()?,
                 slot: reader.u32()?,
@@ -532,7 +540,7 @@ mod tests {
         fn reports_survive_the_wire(slot: u32, size: u64, name in proptest::collection::vec(any::<u8>(), 0..NAME_LEN), text in "[a-z ]{0,90}") {
             let counters = Counters { oom_kills: Some(size), disk_full: true, ..Counters::default() };
             for report in [
-                Report::Ready { landlock_abi: 7, cgroup_version: 1, meters: KernelMeters { processes: true, ..KernelMeters::default() }, two_ids: true },
+                Report::Ready(Conditions { landlock_abi: 7, cgroup_version: 1, meters: KernelMeters { processes: true, ..KernelMeters::default() }, two_ids: true, proc: true }),
                 Report::Prepared { ticket: slot, slot, cell: Duration::from_micros(7), worker: Duration::from_micros(size) },
                 Report::Failed { ticket: slot, full: true, text: text.clone() },
                 Report::Ended { slot, status: WaitStatus::Signaled(9), stopped: Some(StopReason::Wall), counters },

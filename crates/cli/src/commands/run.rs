@@ -10,8 +10,8 @@ use std::{
 
 use ampoule_core::{
     Arguments, Artifact, CancellationToken, Code, Culprit, Error, Event, Evidence, ExecuteRequest,
-    ExecutionId, Finished, IsolationReport, Language, Limits, NetworkPolicy, Outcome, RawValue,
-    SkippedArtifact, Usage,
+    ExecutionId, Finished, IsolationReport, Language, Layer, Limits, NetworkPolicy, Outcome,
+    RawValue, SkippedArtifact, Usage,
 };
 use ampoule_manager::{Execution, Manager, ManagerConfig, new_execution_id, shown_name, summary};
 use ampoule_providers::runtimes::Catalogue;
@@ -45,6 +45,8 @@ pub(crate) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
         only: Some(request.language.clone()),
         // The artifacts go where the user may write, and another id may not.
         gives_up_root: directory.is_none(),
+        // One program, and somebody who sees the line that says so.
+        allow_missing: vec![Layer::Cgroup],
     };
     let prepared = Prepared::new(&environment, &catalogue, &needs)?;
     let runtime = tokio::runtime::Builder::new_current_thread()

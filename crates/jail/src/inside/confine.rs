@@ -36,7 +36,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) single_id: bool,
     /// Resource limits.
     pub(crate) limits: &'a [ResourceLimit],
-    /// The Landlock version found at start.
+    /// The Landlock version found at start, or 0 to go without.
     pub(crate) landlock_abi: u32,
     /// The rights that are denied unless a rule allows them.
     pub(crate) landlock_handled: u64,
@@ -98,8 +98,11 @@ pub(crate) fn confine(plan: &Plan<'_>) -> Sys<()> {
     }
     // 6. Nothing executed from here on gains a privilege.
     sys::prctl(PR_SET_NO_NEW_PRIVS, 1, 0)?;
-    // 7. Landlock, on the cell's own mounts only.
-    restrict_paths(plan)?;
+    // 7. Landlock, on the cell's own mounts only; version 0 is a kernel without it, and an operator
+    // who gave it up.
+    if plan.landlock_abi > 0 {
+        restrict_paths(plan)?;
+    }
     read_back(plan)?;
     // 8. The system call policy, last, because it forbids most of the above.
     let listener = sys::seccomp_with_listener(plan.filter)?;

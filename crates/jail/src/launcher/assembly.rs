@@ -15,7 +15,9 @@ use rustix::{
 use super::{
     CELL, Launcher, SETUP, SETUP_ERROR_LEN, WORKER, cell,
     slot::{Handles, Process, Slot, State},
-    token, watch, worker,
+    token,
+    watch::Watched,
+    watch_descriptor, worker,
 };
 use crate::{
     confine::CONFINED,
@@ -51,6 +53,7 @@ impl Launcher {
             },
             disk: limits.disk,
             two_ids: self.first_id.is_some(),
+            proc: self.proc,
             joins: group.joins().collect(),
         };
         // SAFETY: the launcher never starts a thread.
@@ -70,7 +73,7 @@ impl Launcher {
         slot.group = Some(group);
         slot.setup = Some(ours);
         self.slots[index] = Some(slot);
-        let opened = self.open_gate(index, child.pid);
+        let opened = self.open_gate(index);
         if let Err(error) = &opened {
             self.fail(index, &error.to_string());
         }
@@ -84,7 +87,13 @@ impl Launcher {
     }
 
     /// Maps the ids of a new cell and lets it go on.
-    fn open_gate(&self, index: usize, pid: i32) -> Jail<()> {
+    fn open_gate(&mut self, index: usize) -> Jail<()> {
+        let Some(slot) = &mut self.slots[index] else { return Ok(()) };
+        let Some(cell) = &slot.cell else { return Ok(()) };
+        let pid = proc_pid(&cell.pidfd)?;
+        if self.meters.version() == 0 {
+            slot.watched = Some(Watched::new(pid).step("watch a cell")?);
+        }
         let write = |file: &str, text: &str| {
             std::fs::write(format!("/proc/{pid}/{file}"), text)
                 .step_with(|| format!("write {file} of a cell"))
@@ -102,8 +111,13 @@ impl Launcher {
         let Some(Slot { cell: Some(cell), setup: Some(setup), .. }) = &self.slots[index] else {
             return Ok(());
         };
-        watch(&self.epoll, cell.pidfd.as_fd(), token(index, CELL), epoll::EventFlags::IN)?;
-        watch(&self.epoll, setup.as_fd(), token(index, SETUP), epoll::EventFlags::IN)?;
+        watch_descriptor(
+            &self.epoll,
+            cell.pidfd.as_fd(),
+            token(index, CELL),
+            epoll::EventFlags::IN,
+        )?;
+        watch_descriptor(&self.epoll, setup.as_fd(), token(index, SETUP), epoll::EventFlags::IN)?;
         wire::send(setup.as_fd(), b"m", &[]).step("start a cell")
     }
 
@@ -215,11 +229,24 @@ impl Launcher {
         let pidfd = unsafe { OwnedFd::from_raw_fd(child.pidfd) };
         // Its owner first: from here on whoever ends the slot reaps it.
         let worker = slot.worker.insert(Process { pidfd });
-        watch(&self.epoll, worker.pidfd.as_fd(), token(index, WORKER), epoll::EventFlags::IN)?;
-        watch(&self.epoll, ours.as_fd(), token(index, SETUP), epoll::EventFlags::IN)?;
+        watch_descriptor(
+            &self.epoll,
+            worker.pidfd.as_fd(),
+            token(index, WORKER),
+            epoll::EventFlags::IN,
+        )?;
+        watch_descriptor(&self.epoll, ours.as_fd(), token(index, SETUP), epoll::EventFlags::IN)?;
         slot.setup = Some(ours);
         slot.pipes = vec![request_in, stdout_out, stderr_out, result_out];
         slot.state = State::Confining;
         Ok(())
     }
+}
+
+/// The number under which our `/proc` shows a process: it may be of a pid namespace further out.
+fn proc_pid(pidfd: &OwnedFd) -> Jail<u32> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))
+        .step("find a process in /proc")?;
+    let pid = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+    pid.ok_or_else(|| JailError::new("find a process in /proc", io::ErrorKind::NotFound))
 }

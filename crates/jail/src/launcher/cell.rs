@@ -40,6 +40,8 @@ pub(super) struct Recipe<'a> {
     pub(super) disk: u64,
     /// Whether the first process and the program have different ids.
     pub(super) two_ids: bool,
+    /// Whether the cell has a `/proc`.
+    pub(super) proc: bool,
     /// The files through which a process joins the run's control groups (v1).
     pub(super) joins: Vec<BorrowedFd<'a>>,
 }
@@ -137,8 +139,11 @@ fn build(recipe: &Recipe<'_>, setup: BorrowedFd<'_>) -> Jail<()> {
     let counters = ["/proc/self/net/snmp", "/proc/self/net/snmp6"]
         .map(|path| File::open(path).step_with(|| format!("open {path}")));
     for (name, most) in QUOTAS {
-        fs::write(format!("/proc/sys/user/{name}"), most.to_string())
-            .step_with(|| format!("set the quota {name}"))?;
+        let written = fs::write(format!("/proc/sys/user/{name}"), most.to_string());
+        // Where the cell can have no `/proc`, that of the container is read-only in places.
+        if recipe.proc {
+            written.step_with(|| format!("set the quota {name}"))?;
+        }
     }
     mount_root(recipe)?;
     super::root::enter(Path::new("/n"))?;
@@ -196,8 +201,11 @@ fn mount_root(recipe: &Recipe<'_>) -> Jail<()> {
     mount_bind_recursive(recipe.devices.as_str(), "/n/dev").step("show the device nodes")?;
     const RDONLY_NOSUID_NOEXEC: u64 = 1 | 2 | 8;
     sys::mount_setattr_recursive(c"/n/dev", RDONLY_NOSUID_NOEXEC)?;
-    mount("proc", "/n/proc", "proc", quiet | MountFlags::NOEXEC, Some(c"subset=pid,hidepid=2"))
-        .step("mount /proc")?;
+    if recipe.proc {
+        let options = c"subset=pid,hidepid=2";
+        mount("proc", "/n/proc", "proc", quiet | MountFlags::NOEXEC, Some(options))
+            .step("mount /proc")?;
+    }
     mount_tmpfs("/n/dev/shm", SHM_BYTES, SHM_INODES, 0o1777, quiet | MountFlags::NOEXEC)?;
     mount_tmpfs("/n/tmp", TMP_BYTES, TMP_INODES, 0o1777, quiet)?;
     mount_tmpfs("/n/workspace", recipe.disk, WORKSPACE_INODES, 0o700, quiet)?;

@@ -7,6 +7,7 @@ mod cell;
 mod root;
 mod rules;
 mod slot;
+mod watch;
 mod worker;
 
 use std::{
@@ -17,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ampoule_core::StopReason;
+use ampoule_core::{Layer, StopReason};
 use rustix::{
     event::{Timespec, epoll},
     fs::{OFlags, fcntl_getfl, fcntl_setfl},
@@ -34,7 +35,8 @@ use crate::{
     cgroup::Meters,
     error::{Jail, JailError, Step},
     handover::{CONFIG_FD, FIRST_GROUP_FD, SOCKET_FD, Start, read_json, report_failure},
-    protocol::{Command, MESSAGE_LEN, Report},
+    hurdles::{Machine, recognise},
+    protocol::{Command, Conditions, KernelMeters, MESSAGE_LEN, Report},
     seccomp, sys, wire,
 };
 
@@ -56,6 +58,8 @@ struct Launcher {
     pid_namespace: File,
     meters: Meters,
     images: Vec<Image>,
+    /// Whether cells may have a `/proc` of their own.
+    proc: bool,
     rules: Rules,
     /// The first host id of the slots, two each; `None` with one id for everything.
     first_id: Option<u32>,
@@ -72,7 +76,9 @@ pub(crate) fn run() -> Jail<()> {
     // this fresh process owns them.
     let (socket, config) =
         unsafe { (OwnedFd::from_raw_fd(SOCKET_FD), File::from_raw_fd(CONFIG_FD)) };
+    let machine = Machine::look();
     let outcome = Launcher::start(socket, config).map_err(|(socket, error)| {
+        let error = recognise(&machine, error);
         report_failure(socket.as_fd(), &error);
         error
     });
@@ -104,41 +110,47 @@ impl Launcher {
         let policy = seccomp::Policy::parse(&start.config.policy)
             .map_err(io::Error::other)
             .step("read the system call policy")?;
+        let policy = match meters.version() {
+            0 => policy.without(watch::UNSEEN_MEMORY),
+            _ => policy,
+        };
         let filter = policy
             .compile(seccomp::Arch::NATIVE)
             .map_err(io::Error::other)
             .step("compile the policy")?;
-        let landlock_abi = sys::landlock_abi().map_err(|_| {
-            JailError::new(
-                "find Landlock; hint: boot with `lsm=landlock,…` (kernel 5.13 or newer)",
-                io::ErrorKind::Unsupported,
-            )
-        })?;
+        let may_miss = |layer| start.config.allow_missing.contains(&layer);
+        let landlock_abi = match sys::landlock_abi() {
+            Err(_) if may_miss(Layer::Landlock) => 0,
+            abi => abi.map_err(JailError::from).map_err(|error| error.in_step("find Landlock"))?,
+        };
         let pid_namespace = File::open("/proc/self/ns/pid").step("open our pid namespace")?;
-        let images = root::build(&start.config.templates, start.first_id.is_some())?;
+        let root =
+            root::build(&start.config.templates, start.first_id.is_some(), may_miss(Layer::Proc))?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).step("make an event queue")?;
         fcntl_setfl(socket, fcntl_getfl(socket).step("read flags")? | OFlags::NONBLOCK)
             .step("make the socket non-blocking")?;
-        watch(&epoll, socket.as_fd(), SOCKET_TOKEN, epoll::EventFlags::IN)?;
+        watch_descriptor(&epoll, socket.as_fd(), SOCKET_TOKEN, epoll::EventFlags::IN)?;
         let mut slots = Vec::new();
         slots.resize_with(usize::try_from(start.config.slots).unwrap_or(0), || None);
-        let ready = Report::Ready {
+        let ready = Report::Ready(Conditions {
             landlock_abi,
             cgroup_version: meters.version(),
-            meters: crate::protocol::KernelMeters {
+            meters: KernelMeters {
                 processes: meters.has("pids"),
                 cpu: meters.has("cpu"),
                 swap: meters.counts_swap(),
             },
             two_ids: start.first_id.is_some(),
-        };
+            proc: root.proc,
+        });
         Ok(move |socket| {
             let mut launcher = Self {
                 socket,
                 epoll,
                 pid_namespace,
                 meters,
-                images,
+                images: root.images,
+                proc: root.proc,
                 rules: Rules {
                     landlock_abi,
                     hard_limits: rules::hard_limits(),
@@ -198,16 +210,12 @@ impl Launcher {
         self.slots
             .iter()
             .flatten()
-            .filter_map(|slot| match (slot.state, slot.lease) {
-                (State::Building | State::Confining, _) => {
+            .filter_map(|slot| match slot.state {
+                State::Building | State::Confining => {
                     Some((slot.born + SETUP_DEADLINE).saturating_duration_since(now))
                 }
-                (State::Releasing, _) => Some(TICK),
-                (State::Leased, Some(lease)) => {
-                    let wall = lease.deadline.saturating_duration_since(now);
-                    Some(if lease.cpu.is_some() { wall.min(TICK) } else { wall })
-                }
-                _ => None,
+                State::Releasing => Some(TICK),
+                _ => slot.next_look(now),
             })
             .min()
     }
@@ -215,21 +223,17 @@ impl Launcher {
     fn look_at_clocks(&mut self) {
         let now = Instant::now();
         for index in 0..self.slots.len() {
-            let Some(slot) = &self.slots[index] else { continue };
-            match (slot.state, slot.lease) {
-                (State::Building | State::Confining, _) if slot.born + SETUP_DEADLINE <= now => {
+            let Some(slot) = &mut self.slots[index] else { continue };
+            match slot.state {
+                State::Building | State::Confining if slot.born + SETUP_DEADLINE <= now => {
                     self.fail(index, "build a sandbox: it took too long");
                 }
-                (State::Leased, Some(lease)) if lease.deadline <= now => {
-                    self.stop(index, StopReason::Wall);
-                }
-                (State::Leased, Some(Lease { cpu: Some(most), .. })) => {
-                    let used = slot.group.as_ref().and_then(crate::cgroup::Group::cpu_us);
-                    if used.is_some_and(|used| Duration::from_micros(used) >= most) {
-                        self.stop(index, StopReason::Cpu);
+                State::Leased => {
+                    if let Some(reason) = slot.exceeded(now) {
+                        self.stop(index, reason);
                     }
                 }
-                (State::Releasing, _) => self.release(index),
+                State::Releasing => self.release(index),
                 _ => {}
             }
         }
@@ -292,13 +296,7 @@ impl Launcher {
                 // A duration beyond the clock's end is as good as a century.
                 let century = Duration::from_secs(3_155_760_000);
                 let deadline = Instant::now() + wall.min(century);
-                slot.lease = Some(Lease { deadline, cpu });
-                if slot.state == State::Prepared {
-                    slot.state = State::Leased;
-                }
-                if let Some(group) = &mut slot.group {
-                    group.lease();
-                }
+                slot.lease(Lease { deadline, cpu });
             }
             Command::Kill { slot, reason } => self.stop(slot as usize, reason),
             Command::Collect { slot } => self.collect(slot),
@@ -355,6 +353,10 @@ impl Launcher {
         // What it said before it ended tells more than that it ended.
         self.hear_setup(index);
         let Some(slot) = self.slots.get_mut(index).and_then(Option::as_mut) else { return };
+        if let Some(watched) = slot.watched.as_mut().filter(|_| slot.worker.is_some()) {
+            // What has ended is counted until it is reaped.
+            watched.look(None);
+        }
         if let Some(status) = slot.worker.as_ref().and_then(Process::reap) {
             slot.status = status;
             if slot.lease.is_none() && slot.stopped.is_none() {
@@ -445,6 +447,11 @@ fn token(index: usize, what: u64) -> u64 {
     (index as u64) << 2 | what
 }
 
-fn watch(epoll: &OwnedFd, fd: BorrowedFd<'_>, token: u64, events: epoll::EventFlags) -> Jail<()> {
+fn watch_descriptor(
+    epoll: &OwnedFd,
+    fd: BorrowedFd<'_>,
+    token: u64,
+    events: epoll::EventFlags,
+) -> Jail<()> {
     epoll::add(epoll, fd, epoll::EventData::new_u64(token), events).step("watch a descriptor")
 }

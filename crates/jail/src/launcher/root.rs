@@ -19,9 +19,10 @@ use std::{
 
 use rustix::{
     fs::CWD,
+    io::Errno,
     mount::{
         MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount,
-        mount_bind, mount_change, move_mount, open_tree, unmount,
+        mount_bind, mount_bind_recursive, mount_change, move_mount, open_tree, unmount,
     },
     process::{chdir, pivot_root},
 };
@@ -51,8 +52,17 @@ pub(super) struct Image {
     pub(super) environment: Vec<(String, String)>,
 }
 
-/// Builds the launcher's root and enters it. Nothing of the host is reachable afterwards.
-pub(super) fn build(templates: &[Template], two_ids: bool) -> Jail<Vec<Image>> {
+/// The launcher's root, entered.
+#[derive(Debug)]
+pub(super) struct Root {
+    pub(super) images: Vec<Image>,
+    /// Whether `/proc` is of our own pid namespace, so that cells may have one of theirs.
+    pub(super) proc: bool,
+}
+
+/// Builds the launcher's root and enters it. Nothing of the host is reachable afterwards, but for
+/// the `/proc` of a container that lets us mount no other, if that may be.
+pub(super) fn build(templates: &[Template], two_ids: bool, may_miss_proc: bool) -> Jail<Root> {
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .step("make mounts private")?;
     let devices = two_ids
@@ -84,16 +94,19 @@ pub(super) fn build(templates: &[Template], two_ids: bool) -> Jail<Vec<Image>> {
         .enumerate()
         .map(|(index, template)| mount_template(base, index, template, &system, &links))
         .collect::<Jail<Vec<_>>>()?;
-    mount(
-        "proc",
-        base.join("proc"),
-        "proc",
-        MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
-        None,
-    )
-    .step("mount the launcher's /proc")?;
+    let proc = match mount_proc(&base.join("proc")) {
+        Err(Errno::PERM) if may_miss_proc => {
+            mount_bind_recursive("/proc", base.join("proc")).step("show the container's /proc")?;
+            false
+        }
+        mounted => mounted.step("mount the launcher's /proc").map(|()| true)?,
+    };
     enter(base)?;
-    Ok(images)
+    Ok(Root { images, proc })
+}
+
+fn mount_proc(target: &Path) -> Result<(), Errno> {
+    mount("proc", target, "proc", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None)
 }
 
 /// Makes `new_root` the root of the mount namespace and lets go of the old one.

@@ -27,6 +27,7 @@ use rustix::{
     process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid},
 };
 
+use super::watch::{self, Watched};
 use crate::{
     cgroup::Group,
     protocol::{CellLimits, Counters, WaitStatus},
@@ -107,6 +108,8 @@ pub(super) struct Slot {
     pub(super) pipes: Vec<OwnedFd>,
     pub(super) handles: Option<Handles>,
     pub(super) group: Option<Group>,
+    /// Who counts where no control group does.
+    pub(super) watched: Option<Watched>,
     pub(super) lease: Option<Lease>,
     pub(super) status: WaitStatus,
     pub(super) stopped: Option<StopReason>,
@@ -131,6 +134,7 @@ impl Slot {
             pipes: Vec::new(),
             handles: None,
             group: None,
+            watched: None,
             lease: None,
             status: WaitStatus::Unknown,
             stopped: None,
@@ -156,11 +160,59 @@ impl Slot {
         }
     }
 
+    /// Starts the clocks.
+    pub(super) fn lease(&mut self, lease: Lease) {
+        self.lease = Some(lease);
+        if self.state == State::Prepared {
+            self.state = State::Leased;
+        }
+        if let Some(group) = &mut self.group {
+            group.lease();
+        }
+        if let Some(watched) = &mut self.watched {
+            watched.lease();
+        }
+    }
+
+    /// CPU time since the lease, in microseconds.
+    fn cpu_us(&self) -> Option<u64> {
+        match &self.watched {
+            Some(watched) => Some(watched.cpu_us()),
+            None => self.group.as_ref()?.cpu_us(),
+        }
+    }
+
+    /// The limit that a leased run has passed, if any, by the clocks and by the watch.
+    pub(super) fn exceeded(&mut self, now: Instant) -> Option<StopReason> {
+        let Lease { deadline, cpu } = self.lease.filter(|_| self.state == State::Leased)?;
+        if deadline <= now {
+            return Some(StopReason::Wall);
+        }
+        let passed = self.passed_limit();
+        let used = cpu.and_then(|most| Some((most, self.cpu_us()?)));
+        let out_of_cpu = used.filter(|(most, used)| Duration::from_micros(*used) >= *most);
+        passed.or(out_of_cpu.map(|_| StopReason::Cpu))
+    }
+
+    /// When a leased run has to be looked at next.
+    pub(super) fn next_look(&self, now: Instant) -> Option<Duration> {
+        let Lease { deadline, cpu } = self.lease.filter(|_| self.state == State::Leased)?;
+        let wall = deadline.saturating_duration_since(now);
+        Some(match (&self.watched, cpu) {
+            (Some(_), _) => wall.min(watch::TICK),
+            (None, Some(_)) => wall.min(super::TICK),
+            (None, None) => wall,
+        })
+    }
+
     /// What the kernel counted for this run.
     pub(super) fn count(&self) -> Counters {
         let mut counters = Counters::default();
         if let Some(group) = &self.group {
             group.count(&mut counters);
+        }
+        if let Some(watched) = &self.watched {
+            watched.count(&mut counters);
         }
         if let Some(handles) = &self.handles {
             counters.disk_full = is_full(&handles.workspace) || is_full(&handles.tmp);

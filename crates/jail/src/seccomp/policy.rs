@@ -319,6 +319,15 @@ impl Policy {
         Ok(Self { default: raw.default.action, rules, digest })
     }
 
+    /// The same policy without one call, which then gets the default.
+    #[must_use]
+    pub fn without(mut self, call: &str) -> Self {
+        for rule in &mut self.rules {
+            rule.calls.retain(|name| name != call);
+        }
+        self
+    }
+
     /// The SHA-256 of the policy's text, as 64 hexadecimal digits.
     pub fn digest(&self) -> String {
         self.digest.clone()

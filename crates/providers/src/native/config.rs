@@ -73,6 +73,7 @@ impl NativeConfig {
             slots: self.slots,
             id_base: self.id_base,
             policy: DEFAULT_POLICY.to_owned(),
+            allow_missing: self.allow_missing.clone(),
         }
     }
 }

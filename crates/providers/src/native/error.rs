@@ -40,8 +40,9 @@ pub(super) fn no_meters() -> Error {
     Error::new(
         ErrorKind::Unavailable,
         "limit memory and processes",
-        "no control group hierarchy with the memory controller is writable here; hint: start as \
-         root on a machine with cgroups, or in a service with `Delegate=yes`",
+        "no control group with the memory and pids controllers is ours to divide here; hint: start \
+         as root, in a service with `Delegate=yes`, or where a systemd user manager can give a \
+         scope; or give it up with `allow_missing = [\"cgroup\"]`, and a watch counts instead",
     )
 }
 

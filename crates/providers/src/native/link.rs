@@ -13,7 +13,7 @@ use std::{
 };
 
 use ampoule_core::{Meters, Result};
-use ampoule_jail::{CellLimits, Command, Connection, Keeper, KernelMeters, Report};
+use ampoule_jail::{CellLimits, Command, Conditions, Connection, Keeper, Report};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::{Notify, mpsc, oneshot, watch},
@@ -138,29 +138,22 @@ pub(super) struct Link {
     /// Says that a command waits for room in the socket.
     waiting: Notify,
     next_ticket: AtomicU32,
-    cgroup_version: u32,
-    meters: KernelMeters,
-    two_ids: bool,
+    conditions: Conditions,
 }
 
 impl Link {
     /// The rung of meters in force.
     pub(super) fn meters(&self) -> Meters {
-        match self.cgroup_version {
+        match self.conditions.cgroup_version {
             1 => Meters::CgroupV1,
             2 => Meters::CgroupV2,
-            _ => Meters::None,
+            _ => Meters::Watch,
         }
     }
 
-    /// The meters beside memory's.
-    pub(super) fn further_meters(&self) -> KernelMeters {
-        self.meters
-    }
-
-    /// Whether each sandbox has host ids of its own.
-    pub(super) fn two_ids(&self) -> bool {
-        self.two_ids
+    /// What the launcher has found and put up.
+    pub(super) fn conditions(&self) -> Conditions {
+        self.conditions
     }
 
     fn shared(&self) -> MutexGuard<'_, Shared> {
@@ -361,10 +354,8 @@ async fn serve(
     let interest = Interest::READABLE | Interest::WRITABLE;
     let connection = watch_descriptor(connection, interest).map_err(text)?;
     let first = connection.async_io(Interest::READABLE, Connection::receive).await;
-    let (cgroup_version, meters, two_ids) = match first.map_err(text)? {
-        Some((Report::Ready { cgroup_version, meters, two_ids, .. }, _)) => {
-            (cgroup_version, meters, two_ids)
-        }
+    let conditions = match first.map_err(text)? {
+        Some((Report::Ready(conditions), _)) => conditions,
         Some((Report::Failed { text, .. }, _)) => return Err(text),
         _ => return Err("it ended before it was ready".to_owned()),
     };
@@ -373,9 +364,7 @@ async fn serve(
         shared: Mutex::default(),
         waiting: Notify::new(),
         next_ticket: AtomicU32::new(0),
-        cgroup_version,
-        meters,
-        two_ids,
+        conditions,
     });
     state.send_replace(LinkState::Up(Arc::clone(&link)));
     let read = async {

@@ -28,7 +28,7 @@ use ampoule_core::{
     IsolationReport, Language, Layer, Meters, NetworkPolicy, Provider, ProviderInfo, Result,
     Sandbox, SandboxSpec, ValueChannel, parse_bytes,
 };
-use ampoule_jail::{CellLimits, Keeper};
+use ampoule_jail::{CellLimits, Conditions, Keeper};
 use async_trait::async_trait;
 use tokio::{sync::watch, task::JoinHandle};
 
@@ -91,7 +91,7 @@ impl Native {
             closing,
         };
         let link = native.link().await?;
-        if link.meters() == Meters::None || !link.further_meters().processes {
+        if link.meters() == Meters::Watch && !config.allow_missing.contains(&Layer::Cgroup) {
             native.shutdown().await?;
             return Err(error::no_meters());
         }
@@ -200,7 +200,7 @@ impl Provider for Native {
 
 /// What the jail put up and read back for every sandbox of this launcher.
 fn isolation_report(link: &Link, network: NetworkPolicy) -> IsolationReport {
-    const ALWAYS: [Layer; 15] = [
+    const ALWAYS: [Layer; 13] = [
         Layer::UserNamespace,
         Layer::PidNamespace,
         Layer::MountNamespace,
@@ -210,18 +210,21 @@ fn isolation_report(link: &Link, network: NetworkPolicy) -> IsolationReport {
         Layer::CgroupNamespace,
         Layer::ReadOnlyRoot,
         Layer::ScratchQuota,
-        Layer::KernelQuotas,
         Layer::NoLinuxCaps,
         Layer::NoNewPrivs,
         Layer::Seccomp,
-        Layer::Landlock,
         Layer::Rlimits,
     ];
-    let further = link.further_meters();
+    let Conditions { landlock_abi, meters, two_ids, proc, .. } = link.conditions();
     let depends = [
-        (further.cpu, Layer::CpuMeter),
-        (further.swap, Layer::SwapMeter),
-        (link.two_ids(), Layer::OwnIds),
+        (landlock_abi > 0, Layer::Landlock),
+        (proc, Layer::Proc),
+        // They are set through a `/proc` of our own.
+        (proc, Layer::KernelQuotas),
+        (link.meters() != Meters::Watch, Layer::Cgroup),
+        (meters.cpu, Layer::CpuMeter),
+        (meters.swap, Layer::SwapMeter),
+        (two_ids, Layer::OwnIds),
     ];
     let mut enforced = ALWAYS.to_vec();
     let mut missing = Vec::new();
