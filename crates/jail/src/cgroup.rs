@@ -28,7 +28,11 @@ pub(crate) const PREFIX: &str = "ampoule-";
 const LEAF: &str = "ampoule.manager";
 /// The controllers of v1 that are used, where they are mounted.
 const V1_CONTROLLERS: [&str; 4] = ["memory", "pids", "cpu", "cpuacct"];
+/// Those of v2. A user's own service manager may be given no more than the first two.
 const V2_CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
+const V2_NEEDED: [&str; 2] = ["memory", "pids"];
+/// How often processes are moved out of the way before the group counts as somebody else's.
+const MOST_ROUNDS: u32 = 5;
 const PERIOD_US: u64 = 100_000;
 
 /// Where this process's groups are, by hierarchy.
@@ -38,6 +42,8 @@ pub(crate) struct Hierarchies {
     version: u32,
     /// The directory of our own group in each hierarchy, with the controllers that it has.
     own: Vec<(PathBuf, Vec<String>)>,
+    /// Where v2 is mounted, usable or not.
+    v2_mount: Option<PathBuf>,
 }
 
 impl Hierarchies {
@@ -60,7 +66,7 @@ impl Hierarchies {
             }
         }
         let mut v1: BTreeMap<PathBuf, Vec<String>> = BTreeMap::new();
-        let mut v2 = None;
+        let (mut v2, mut v2_mount) = (None, None);
         let mut found = BTreeSet::new();
         for line in mounts.lines() {
             let Some((left, right)) = line.split_once(" - ") else { continue };
@@ -72,7 +78,10 @@ impl Hierarchies {
             };
             let own = |group: &str| Path::new(point).join(beneath(root, group));
             match *kind {
-                "cgroup2" => v2 = groups.get("").map(|group| out_of_leaf(own(group))),
+                "cgroup2" => {
+                    v2 = groups.get("").map(|group| out_of_leaf(own(group)));
+                    v2_mount = Some(PathBuf::from(point));
+                }
                 "cgroup" => {
                     for controller in
                         options.split(',').filter(|name| V1_CONTROLLERS.contains(name))
@@ -88,26 +97,51 @@ impl Hierarchies {
                 _ => {}
             }
         }
-        let v2_usable = v2.as_ref().is_some_and(|own| {
-            fs::read_to_string(own.join("cgroup.controllers")).is_ok_and(|have| {
-                V2_CONTROLLERS.iter().all(|name| have.split_whitespace().any(|h| h == *name))
-            })
+        let v2 = v2.and_then(|own| {
+            let have = fs::read_to_string(own.join("cgroup.controllers")).ok()?;
+            v2_controllers(&have).map(|controllers| (own, controllers))
         });
-        Ok(match v2 {
-            Some(own) if v2_usable => {
-                Self { version: 2, own: vec![(own, V2_CONTROLLERS.map(str::to_owned).to_vec())] }
+        let (version, own) = match v2 {
+            Some(own) => (2, vec![own]),
+            None if v1.values().flatten().any(|name| name == "memory") => {
+                (1, v1.into_iter().collect())
             }
-            _ if v1.values().flatten().any(|name| name == "memory") => {
-                Self { version: 1, own: v1.into_iter().collect() }
-            }
-            _ => Self { version: 0, own: Vec::new() },
-        })
+            None => (0, Vec::new()),
+        };
+        Ok(Self { version, own, v2_mount })
     }
 
-    /// The directories that hold base groups, for finding what was left.
+    /// The directories that hold our own base groups, for finding what was left.
     pub(crate) fn directories(&self) -> impl Iterator<Item = &Path> {
         self.own.iter().map(|(path, _)| path.as_path())
     }
+
+    /// All groups of v2: each service and each scope that a manager was started in had its own.
+    pub(crate) fn v2_directories(&self) -> Vec<PathBuf> {
+        let mut found: Vec<PathBuf> = self.v2_mount.iter().cloned().collect();
+        let mut next = 0;
+        while let Some(directory) = found.get(next) {
+            let below: Vec<PathBuf> = fs::read_dir(directory)
+                .into_iter()
+                .flatten()
+                .flatten()
+                .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+                .map(|entry| entry.path())
+                .collect();
+            found.extend(below);
+            next += 1;
+        }
+        found
+    }
+}
+
+/// The controllers of v2 that are used, of those that a group has; `None` without a needed one.
+fn v2_controllers(have: &str) -> Option<Vec<String>> {
+    let has = |name: &&str| have.split_whitespace().any(|have| have == *name);
+    V2_NEEDED
+        .iter()
+        .all(has)
+        .then(|| V2_CONTROLLERS.iter().copied().filter(has).map(str::to_owned).collect())
 }
 
 /// The path of a group below the root of its mount.
@@ -159,13 +193,13 @@ impl Base {
         for (own, controllers) in hierarchies.own {
             let made = (|| -> io::Result<(OwnedFd, OwnedFd)> {
                 if hierarchies.version == 2 {
-                    enable_v2(&own)?;
+                    hand_down_with_room(&own, &controllers)?;
                 }
                 let path = own.join(&name);
                 fs::create_dir(&path)?;
                 let prepared = (|| {
                     if hierarchies.version == 2 {
-                        fs::write(path.join("cgroup.subtree_control"), "+memory +pids +cpu")?;
+                        hand_down(&path, &controllers)?;
                     }
                     Ok((fs::File::open(&own)?.into(), fs::File::open(&path)?.into()))
                 })();
@@ -222,27 +256,54 @@ fn is_refusal(error: &io::Error) -> bool {
     )
 }
 
-/// Hands the controllers down. Where our own group may not hold processes beside children, they
-/// move to a leaf first.
-fn enable_v2(own: &Path) -> io::Result<()> {
-    let control = own.join("cgroup.subtree_control");
-    let enable = || fs::write(&control, "+memory +pids +cpu");
-    match enable() {
-        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
-            let leaf = own.join(LEAF);
-            fs::create_dir(&leaf).or_else(|error| match error.kind() {
-                io::ErrorKind::AlreadyExists => Ok(()),
-                _ => Err(error),
-            })?;
-            // The manager and us, and nobody else's processes: with others in it this group is not
-            // ours to change, and the machine gives us no meter.
-            for pid in [std::process::id(), std::os::unix::process::parent_id()] {
-                fs::write(leaf.join("cgroup.procs"), pid.to_string())?;
-            }
-            enable()
+/// Gives the children of a group of v2 these controllers.
+fn hand_down(group: &Path, controllers: &[String]) -> io::Result<()> {
+    let wanted: Vec<String> = controllers.iter().map(|name| format!("+{name}")).collect();
+    fs::write(group.join("cgroup.subtree_control"), wanted.join(" "))
+}
+
+/// Hands the controllers of our own group down. It may not hold processes beside children then, so
+/// those move to a leaf first: the manager and us; and others only where the whole group was handed
+/// over to be arranged, because elsewhere they and it are somebody else's.
+fn hand_down_with_room(own: &Path, controllers: &[String]) -> io::Result<()> {
+    let mut outcome = hand_down(own, controllers);
+    // Once for us, then for those who are born while others move.
+    for round in 0..MOST_ROUNDS {
+        match &outcome {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
+            _ => break,
         }
-        other => other,
+        let leaf = own.join(LEAF);
+        fs::create_dir(&leaf).or_else(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => Ok(()),
+            _ => Err(error),
+        })?;
+        let leaf = leaf.join("cgroup.procs");
+        if round == 0 {
+            for pid in [std::process::id(), std::os::unix::process::parent_id()] {
+                fs::write(&leaf, pid.to_string())?;
+            }
+        } else if is_delegated(own) {
+            for pid in fs::read_to_string(own.join("cgroup.procs"))?.lines() {
+                // One that has ended needs no room.
+                let _ = fs::write(&leaf, pid);
+            }
+        } else {
+            break;
+        }
+        outcome = hand_down(own, controllers);
     }
+    outcome
+}
+
+/// Whether systemd has handed this group over, as `Delegate=yes` asks it to: it says so in an
+/// attribute of the group's directory.
+fn is_delegated(group: &Path) -> bool {
+    ["user.delegate", "trusted.delegate"].iter().any(|name| {
+        let mut value = [0; 8];
+        rustix::fs::getxattr(group, *name, &mut value[..])
+            .is_ok_and(|length| value[..length].starts_with(b"1"))
+    })
 }
 
 /// Removes a group and those beneath it, by path.
@@ -372,7 +433,9 @@ impl Meters {
                 optional(write_at(directory, "memory.swap.max", 0))?;
                 optional(write_at(directory, "memory.oom.group", 1))?;
                 write_at(directory, "pids.max", processes)?;
-                write_at(directory, "cpu.max", format_args!("{quota} {PERIOD_US}"))?;
+                if has("cpu") {
+                    write_at(directory, "cpu.max", format_args!("{quota} {PERIOD_US}"))?;
+                }
                 continue;
             }
             if has("memory") {
@@ -409,6 +472,15 @@ impl Group {
         self.parts.iter().filter_map(|(_, _, tasks)| tasks.as_ref().map(AsFd::as_fd))
     }
 
+    /// Kills every process in the group at once, also one that is about to be born. v2 only: on v1
+    /// the end of the cell's first process has to take the others along.
+    pub(crate) fn kill(&self) {
+        for (_, directory, _) in self.parts.iter().filter(|(_, _, tasks)| tasks.is_none()) {
+            // Kernels before 5.14 have no such file.
+            let _ = write_at(directory, "cgroup.kill", 1);
+        }
+    }
+
     /// From here on CPU time counts as the program's.
     pub(crate) fn lease(&mut self) {
         self.cpu_at_lease = self.cpu_total().unwrap_or(0);
@@ -433,7 +505,10 @@ impl Group {
         counters.memory_peak =
             self.number("memory.max_usage_in_bytes").or_else(|| self.number("memory.peak"));
         counters.cpu_us = self.cpu_us();
-        counters.forks_refused = self.keyed("pids.events", "max");
+        // On v2 since Linux 6.12 the first counts what our own limit refused, and the second that
+        // and what limits below us refused; of a group without children they say the same.
+        counters.forks_refused =
+            self.keyed("pids.events.local", "max").or_else(|| self.keyed("pids.events", "max"));
         counters.processes_peak = self.number("pids.peak").map(|peak| peak.saturating_sub(1));
     }
 
@@ -452,7 +527,10 @@ impl Group {
         let (_, directory, _) = self
             .parts
             .iter()
-            .find(|(controllers, _, _)| controllers.iter().any(|name| name == controller))?;
+            // A group of v2 is one directory, and has the CPU's statistics without its controller.
+            .find(|(controllers, _, tasks)| {
+                tasks.is_none() || controllers.iter().any(|name| name == controller)
+            })?;
         let fd = open_at(directory, file, OFlags::RDONLY).ok()?;
         let mut buffer = [0; 2048];
         let length = rustix::io::read(fd, &mut buffer).ok()?;
@@ -521,6 +599,15 @@ mod tests {
         assert_eq!(beneath("/docker/x", "/docker/xyz"), "docker/xyz");
         assert_eq!(beneath("/docker/x", "/docker/x"), "");
         assert_eq!(out_of_leaf("/a/ampoule.manager".into()), Path::new("/a"));
+    }
+
+    #[test]
+    fn v2_needs_memory_and_pids_and_takes_cpu_where_it_is() {
+        let found = |have: &str| v2_controllers(have).map(|list| list.join(" "));
+        assert_eq!(found("cpuset cpu io memory pids\n").as_deref(), Some("memory pids cpu"));
+        assert_eq!(found("memory pids\n").as_deref(), Some("memory pids"));
+        assert_eq!(found("cpu pids\n"), None);
+        assert_eq!(found(""), None);
     }
 
     #[test]
