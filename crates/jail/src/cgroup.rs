@@ -29,10 +29,12 @@ pub(crate) const PREFIX: &str = "ampoule-";
 const LEAF: &str = "ampoule.manager";
 /// The controllers of v1 that are used, where they are mounted.
 const V1_CONTROLLERS: [&str; 4] = ["memory", "pids", "cpu", "cpuacct"];
-/// Those of v2; a user manager may hand down the first two only.
+/// Those of v2. A user's own service manager may be given no more than the first two.
 const V2_CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
 /// Without these there is no rung: half a meter would be mistaken for one.
 const NEEDED: [&str; 2] = ["memory", "pids"];
+/// How often processes are moved out of the way before the group counts as somebody else's.
+const MOST_ROUNDS: u32 = 5;
 const PERIOD_US: u64 = 100_000;
 
 /// Where this process's groups are, by hierarchy.
@@ -42,8 +44,8 @@ pub(crate) struct Hierarchies {
     version: u32,
     /// The directory of our own group in each hierarchy, with the controllers that it has.
     own: Vec<(PathBuf, Vec<String>)>,
-    /// Where the hierarchy of v2 begins.
-    top: Option<PathBuf>,
+    /// Where v2 is mounted, usable or not.
+    v2_mount: Option<PathBuf>,
 }
 
 impl Hierarchies {
@@ -66,7 +68,7 @@ impl Hierarchies {
             }
         }
         let mut v1: BTreeMap<PathBuf, Vec<String>> = BTreeMap::new();
-        let (mut v2, mut top) = (None, None);
+        let (mut v2, mut v2_mount) = (None, None);
         let mut found = BTreeSet::new();
         for line in mounts.lines() {
             let Some((left, right)) = line.split_once(" - ") else { continue };
@@ -80,7 +82,7 @@ impl Hierarchies {
             match *kind {
                 "cgroup2" => {
                     v2 = groups.get("").map(|group| out_of_leaf(own(group)));
-                    top = Some(PathBuf::from(point));
+                    v2_mount = Some(PathBuf::from(point));
                 }
                 "cgroup" => {
                     for controller in
@@ -97,26 +99,51 @@ impl Hierarchies {
                 _ => {}
             }
         }
-        let v2_usable = v2.as_ref().is_some_and(|own| {
-            fs::read_to_string(own.join("cgroup.controllers")).is_ok_and(|have| {
-                NEEDED.iter().all(|name| have.split_whitespace().any(|h| h == *name))
-            })
+        let v2 = v2.and_then(|own| {
+            let have = fs::read_to_string(own.join("cgroup.controllers")).ok()?;
+            v2_controllers(&have).map(|controllers| (own, controllers))
         });
-        Ok(match v2 {
-            Some(own) if v2_usable => Self { version: 2, own: vec![(own, Vec::new())], top },
-            _ if v1.values().flatten().any(|name| name == "memory") => {
-                Self { version: 1, own: v1.into_iter().collect(), top: None }
+        let (version, own) = match v2 {
+            Some(own) => (2, vec![own]),
+            None if v1.values().flatten().any(|name| name == "memory") => {
+                (1, v1.into_iter().collect())
             }
-            _ => Self { version: 0, own: Vec::new(), top: None },
-        })
+            None => (0, Vec::new()),
+        };
+        Ok(Self { version, own, v2_mount })
     }
 
-    /// The directories that hold base groups, for finding what was left.
+    /// The directories that hold our own base groups, for finding what was left.
     pub(crate) fn directories(&self) -> impl Iterator<Item = &Path> {
-        let own = self.own.iter().map(|(path, _)| path.as_path());
-        let top = self.top.as_deref().filter(|top| self.own.iter().all(|(path, _)| path != top));
-        own.chain(top)
+        self.own.iter().map(|(path, _)| path.as_path())
     }
+
+    /// All groups of v2: each service and each scope that a manager was started in had its own.
+    pub(crate) fn v2_directories(&self) -> Vec<PathBuf> {
+        let mut found: Vec<PathBuf> = self.v2_mount.iter().cloned().collect();
+        let mut next = 0;
+        while let Some(directory) = found.get(next) {
+            let below: Vec<PathBuf> = fs::read_dir(directory)
+                .into_iter()
+                .flatten()
+                .flatten()
+                .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+                .map(|entry| entry.path())
+                .collect();
+            found.extend(below);
+            next += 1;
+        }
+        found
+    }
+}
+
+/// The controllers of v2 that are used, of those that a group has; `None` without a needed one.
+fn v2_controllers(have: &str) -> Option<Vec<String>> {
+    let has = |name: &&str| have.split_whitespace().any(|have| have == *name);
+    NEEDED
+        .iter()
+        .all(has)
+        .then(|| V2_CONTROLLERS.iter().copied().filter(has).map(str::to_owned).collect())
 }
 
 /// The path of a group below the root of its mount.
@@ -165,21 +192,25 @@ impl Base {
     /// without any gives an empty base.
     pub(crate) fn create(name: &str) -> Jail<Self> {
         let name = format!("{PREFIX}{name}");
-        let hierarchies = Hierarchies::find().step("read the control group tables")?;
-        let (version, top) = (hierarchies.version, hierarchies.top.clone());
+        let find = || Hierarchies::find().step("read the control group tables");
+        let hierarchies = find()?;
+        let (version, top) = (hierarchies.version, hierarchies.v2_mount.clone());
         let base = Self::beneath(hierarchies, &name)?;
         if base.version > 0 || version != 2 {
             return Ok(base);
         }
         if scope::enter(&name) {
-            let base =
-                Self::beneath(Hierarchies::find().step("read the control group tables")?, &name)?;
+            let base = Self::beneath(find()?, &name)?;
             if base.version > 0 {
                 return Ok(base);
             }
         }
-        let own = top.into_iter().map(|top| (top, Vec::new())).collect();
-        Self::beneath(Hierarchies { version, own, top: None }, &name)
+        let at_top = top.and_then(|top| {
+            let have = fs::read_to_string(top.join("cgroup.controllers")).ok()?;
+            v2_controllers(&have).map(|controllers| (top, controllers))
+        });
+        let own = at_top.into_iter().collect();
+        Self::beneath(Hierarchies { version, own, v2_mount: None }, &name)
     }
 
     fn beneath(hierarchies: Hierarchies, name: &str) -> Jail<Self> {
@@ -187,11 +218,7 @@ impl Base {
         let version = hierarchies.version;
         let mut entries: Vec<BaseGroup> = Vec::new();
         for (own, controllers) in hierarchies.own {
-            let made = match version {
-                2 => make_v2(&own, &name),
-                _ => make_v1(&own, &name, controllers),
-            };
-            match made {
+            match make(version, &own, &name, controllers) {
                 Ok(entry) => entries.push(entry),
                 // Not ours to write: this machine gives us no meter of that kind.
                 Err(error) if is_refusal(&error) => {}
@@ -235,25 +262,27 @@ impl Base {
     }
 }
 
-fn make_v1(own: &Path, name: &str, controllers: Vec<String>) -> io::Result<BaseGroup> {
+/// Makes the base group in one hierarchy.
+fn make(version: u32, own: &Path, name: &str, controllers: Vec<String>) -> io::Result<BaseGroup> {
+    if version == 2 {
+        hand_down_with_room(own, &controllers)?;
+    }
     let path = own.join(name);
     fs::create_dir(&path)?;
-    open_base(own, &path, controllers)
-}
-
-fn make_v2(own: &Path, name: &str) -> io::Result<BaseGroup> {
-    enable_v2(own)?;
-    let path = own.join(name);
-    fs::create_dir(&path)?;
-    hand_down(&path).and_then(|controllers| open_base(own, &path, controllers)).inspect_err(|_| {
+    let prepared = || {
+        if version == 2 {
+            hand_down(&path, &controllers)?;
+        }
+        Ok(BaseGroup {
+            parent: fs::File::open(own)?.into(),
+            group: fs::File::open(&path)?.into(),
+            controllers,
+        })
+    };
+    prepared().inspect_err(|_: &io::Error| {
         // Empty, so that nothing keeps it.
         let _ = fs::remove_dir(&path);
     })
-}
-
-fn open_base(own: &Path, path: &Path, controllers: Vec<String>) -> io::Result<BaseGroup> {
-    let parent = fs::File::open(own)?.into();
-    Ok(BaseGroup { parent, group: fs::File::open(path)?.into(), controllers })
 }
 
 fn is_refusal(error: &io::Error) -> bool {
@@ -265,41 +294,54 @@ fn is_refusal(error: &io::Error) -> bool {
     )
 }
 
-/// Hands the controllers down to the children of a group; gives those that they have then.
-fn hand_down(group: &Path) -> io::Result<Vec<String>> {
-    let control = group.join("cgroup.subtree_control");
-    fs::write(&control, "+memory +pids")?;
-    // Not delegated everywhere, and no reason to go without the others.
-    let _ = fs::write(&control, "+cpu");
-    let enabled = fs::read_to_string(&control)?;
-    let ours = enabled.split_whitespace().filter(|name| V2_CONTROLLERS.contains(name));
-    Ok(ours.map(str::to_owned).collect())
+/// Gives the children of a group of v2 these controllers.
+fn hand_down(group: &Path, controllers: &[String]) -> io::Result<()> {
+    let wanted: Vec<String> = controllers.iter().map(|name| format!("+{name}")).collect();
+    fs::write(group.join("cgroup.subtree_control"), wanted.join(" "))
 }
 
-/// Hands the controllers down from our own group. Where it may not hold processes beside children,
-/// they move to a leaf first, if they are the manager and us alone: with others in it the group is
-/// not ours to change.
-fn enable_v2(own: &Path) -> io::Result<()> {
-    match hand_down(own) {
-        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
-            let ours = [std::process::id(), std::os::unix::process::parent_id()];
-            let there = fs::read_to_string(own.join("cgroup.procs"))?;
-            let there: Vec<u32> = there.lines().filter_map(|line| line.parse().ok()).collect();
-            if there.iter().any(|pid| !ours.contains(pid)) {
-                return Err(error);
-            }
-            let leaf = own.join(LEAF);
-            fs::create_dir(&leaf).or_else(|error| match error.kind() {
-                io::ErrorKind::AlreadyExists => Ok(()),
-                _ => Err(error),
-            })?;
-            for pid in there {
-                fs::write(leaf.join("cgroup.procs"), pid.to_string())?;
-            }
-            hand_down(own).map(drop)
+/// Hands the controllers of our own group down. It may not hold processes beside children then, so
+/// those move to a leaf first: the manager and us; and others only where the whole group was handed
+/// over to be arranged, because elsewhere they and it are somebody else's.
+fn hand_down_with_room(own: &Path, controllers: &[String]) -> io::Result<()> {
+    let ours = [std::process::id(), std::os::unix::process::parent_id()];
+    let mut outcome = hand_down(own, controllers);
+    // Once, and again for those who are born while others move.
+    for _ in 0..MOST_ROUNDS {
+        match &outcome {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
+            _ => break,
         }
-        other => other.map(drop),
+        let there: Vec<u32> = fs::read_to_string(own.join("cgroup.procs"))?
+            .lines()
+            .filter_map(|line| line.parse().ok())
+            .collect();
+        if there.iter().any(|pid| !ours.contains(pid)) && !is_delegated(own) {
+            break;
+        }
+        let leaf = own.join(LEAF);
+        fs::create_dir(&leaf).or_else(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => Ok(()),
+            _ => Err(error),
+        })?;
+        let leaf = leaf.join("cgroup.procs");
+        for pid in there {
+            // One that has ended needs no room.
+            let _ = fs::write(&leaf, pid.to_string());
+        }
+        outcome = hand_down(own, controllers);
     }
+    outcome
+}
+
+/// Whether systemd has handed this group over, as `Delegate=yes` asks it to: it says so in an
+/// attribute of the group's directory.
+fn is_delegated(group: &Path) -> bool {
+    ["user.delegate", "trusted.delegate"].iter().any(|name| {
+        let mut value = [0; 8];
+        rustix::fs::getxattr(group, *name, &mut value[..])
+            .is_ok_and(|length| value[..length].starts_with(b"1"))
+    })
 }
 
 /// Removes a group and those beneath it, by path.
@@ -468,6 +510,15 @@ impl Group {
         self.parts.iter().filter_map(|(_, _, tasks)| tasks.as_ref().map(AsFd::as_fd))
     }
 
+    /// Kills every process in the group at once, also one that is about to be born. v2 only: on v1
+    /// the end of the cell's first process has to take the others along.
+    pub(crate) fn kill(&self) {
+        for (_, directory, _) in self.parts.iter().filter(|(_, _, tasks)| tasks.is_none()) {
+            // Kernels before 5.14 have no such file.
+            let _ = write_at(directory, "cgroup.kill", 1);
+        }
+    }
+
     /// From here on CPU time counts as the program's.
     pub(crate) fn lease(&mut self) {
         self.cpu_at_lease = self.cpu_total().unwrap_or(0);
@@ -492,7 +543,10 @@ impl Group {
         counters.memory_peak =
             self.number("memory.max_usage_in_bytes").or_else(|| self.number("memory.peak"));
         counters.cpu_us = self.cpu_us();
-        counters.forks_refused = self.keyed("pids.events", "max");
+        // On v2 since Linux 6.12 the first counts what our own limit refused, and the second that
+        // and what limits below us refused; of a group without children they say the same.
+        counters.forks_refused =
+            self.keyed("pids.events.local", "max").or_else(|| self.keyed("pids.events", "max"));
         counters.processes_peak = self.number("pids.peak").map(|peak| peak.saturating_sub(1));
     }
 
@@ -508,11 +562,13 @@ impl Group {
 
     fn text(&self, file: &str) -> Option<String> {
         let controller = file.split('.').next()?;
-        // v2 has one directory, and counts CPU time also where the controller is not handed down.
-        let is_it = |(controllers, _, tasks): &&(Vec<String>, OwnedFd, Option<OwnedFd>)| {
-            tasks.is_none() || controllers.iter().any(|name| name == controller)
-        };
-        let (_, directory, _) = self.parts.iter().find(is_it)?;
+        let (_, directory, _) = self
+            .parts
+            .iter()
+            // A group of v2 is one directory, and has the CPU's statistics without its controller.
+            .find(|(controllers, _, tasks)| {
+                tasks.is_none() || controllers.iter().any(|name| name == controller)
+            })?;
         let fd = open_at(directory, file, OFlags::RDONLY).ok()?;
         let mut buffer = [0; 2048];
         let length = rustix::io::read(fd, &mut buffer).ok()?;
@@ -573,6 +629,15 @@ mod tests {
         assert_eq!(beneath("/docker/x", "/docker/xyz"), "docker/xyz");
         assert_eq!(beneath("/docker/x", "/docker/x"), "");
         assert_eq!(out_of_leaf("/a/ampoule.manager".into()), Path::new("/a"));
+    }
+
+    #[test]
+    fn v2_needs_memory_and_pids_and_takes_cpu_where_it_is() {
+        let found = |have: &str| v2_controllers(have).map(|list| list.join(" "));
+        assert_eq!(found("cpuset cpu io memory pids\n").as_deref(), Some("memory pids cpu"));
+        assert_eq!(found("memory pids\n").as_deref(), Some("memory pids"));
+        assert_eq!(found("cpu pids\n"), None);
+        assert_eq!(found(""), None);
     }
 
     #[test]

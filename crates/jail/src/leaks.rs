@@ -60,11 +60,19 @@ pub fn leaks() -> std::io::Result<Vec<Leak>> {
     Ok(found)
 }
 
-/// Control groups whose keeper is gone.
+/// Control groups on this machine whose keeper is gone.
 fn stale_groups() -> std::io::Result<Vec<PathBuf>> {
     let hierarchies = Hierarchies::find()?;
+    let mut directories = hierarchies.v2_directories();
+    directories.extend(hierarchies.directories().map(Path::to_owned));
+    directories.sort();
+    directories.dedup();
+    Ok(stale_in(directories.iter().map(PathBuf::as_path)))
+}
+
+fn stale_in<'a>(directories: impl Iterator<Item = &'a Path>) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for directory in hierarchies.directories() {
+    for directory in directories {
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let owner = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
@@ -73,12 +81,13 @@ fn stale_groups() -> std::io::Result<Vec<PathBuf>> {
             }
         }
     }
-    Ok(found)
+    found
 }
 
-/// Removes control groups that a killed keeper has left.
+/// Removes control groups that a killed keeper has left beside where ours will be.
 pub(crate) fn sweep_groups() {
-    for path in stale_groups().unwrap_or_default() {
+    let Ok(hierarchies) = Hierarchies::find() else { return };
+    for path in stale_in(hierarchies.directories()) {
         // What cannot be removed now is for the next to try, and for `leaks` to show.
         let _ = remove_tree(&path);
     }

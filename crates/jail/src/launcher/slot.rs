@@ -149,8 +149,12 @@ impl Slot {
         self.cell.is_some() || self.worker.is_some()
     }
 
-    /// Kills the cell's first process, and with it everything in the cell.
+    /// Kills everything in the cell: by its control group where the kernel can, which needs nobody
+    /// in the cell to come along; and by its first process, whose end is the end of its namespace.
     pub(super) fn kill(&mut self) {
+        if let Some(group) = &self.group {
+            group.kill();
+        }
         for process in [&self.cell, &self.worker].into_iter().flatten() {
             // Gone already is as good.
             let _ = pidfd_send_signal(&process.pidfd, Signal::KILL);
