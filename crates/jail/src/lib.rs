@@ -39,12 +39,13 @@ mod keeper;
 mod launcher;
 mod leaks;
 mod protocol;
+mod rights;
 pub mod seccomp;
 #[path = "inside/sys.rs"]
 mod sys;
 mod wire;
 
-pub use client::{Connection, Keeper, Listener, drop_to, is_root};
+pub use client::{Connection, Keeper, Listener, give_up_rights};
 pub use config::{LauncherConfig, SkeletonFile, Template, Tree};
 pub use error::JailError;
 pub use leaks::{Leak, leaks};

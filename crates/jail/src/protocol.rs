@@ -150,6 +150,8 @@ pub enum Report {
         meters: KernelMeters,
         /// Whether two ids are mapped per sandbox.
         two_ids: bool,
+        /// Whether each sandbox has device nodes of its own.
+        own_devices: bool,
     },
     /// A sandbox waits for its request. Descriptors: request (write); stdout, stderr and result
     /// (read); seccomp notifications.
@@ -388,13 +390,16 @@ impl Report {
     /// The message as a datagram.
     pub fn encode(&self) -> [u8; MESSAGE_LEN] {
         match self {
-            Self::Ready { landlock_abi, cgroup_version, meters, two_ids } => Writer::new(1)
-                .u32(*landlock_abi)
-                .u32(*cgroup_version)
-                .u8(u8::from(meters.processes))
-                .u8(u8::from(meters.cpu))
-                .u8(u8::from(meters.swap))
-                .u8(u8::from(*two_ids)),
+            Self::Ready { landlock_abi, cgroup_version, meters, two_ids, own_devices } => {
+                Writer::new(1)
+                    .u32(*landlock_abi)
+                    .u32(*cgroup_version)
+                    .u8(u8::from(meters.processes))
+                    .u8(u8::from(meters.cpu))
+                    .u8(u8::from(meters.swap))
+                    .u8(u8::from(*two_ids))
+                    .u8(u8::from(*own_devices))
+            }
             Self::Prepared { ticket, slot, cell, worker } => {
                 Writer::new(2).u32(*ticket).u32(*slot).u64(micros(*cell)).u64(micros(*worker))
             }
@@ -451,6 +456,7 @@ impl Report {
                     swap: reader.u8()? != 0,
                 },
                 two_ids: reader.u8()? != 0,
+                own_devices: reader.u8()? != 0,
             },
             2 => Self::Prepared {
                 ticket: reader.u32()?,
@@ -532,7 +538,7 @@ mod tests {
         fn reports_survive_the_wire(slot: u32, size: u64, name in proptest::collection::vec(any::<u8>(), 0..NAME_LEN), text in "[a-z ]{0,90}") {
             let counters = Counters { oom_kills: Some(size), disk_full: true, ..Counters::default() };
             for report in [
-                Report::Ready { landlock_abi: 7, cgroup_version: 1, meters: KernelMeters { processes: true, ..KernelMeters::default() }, two_ids: true },
+                Report::Ready { landlock_abi: 7, cgroup_version: 1, meters: KernelMeters { processes: true, ..KernelMeters::default() }, two_ids: true, own_devices: false },
                 Report::Prepared { ticket: slot, slot, cell: Duration::from_micros(7), worker: Duration::from_micros(size) },
                 Report::Failed { ticket: slot, full: true, text: text.clone() },
                 Report::Ended { slot, status: WaitStatus::Signaled(9), stopped: Some(StopReason::Wall), counters },

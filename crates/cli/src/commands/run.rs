@@ -44,7 +44,7 @@ pub(crate) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
         concurrency: NonZeroUsize::MIN,
         only: Some(request.language.clone()),
         // The artifacts go where the user may write, and another id may not.
-        gives_up_root: directory.is_none(),
+        gives_up_rights: directory.is_none(),
     };
     let prepared = Prepared::new(&environment, &catalogue, &needs)?;
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -49,7 +49,7 @@ pub(crate) fn serve(arguments: ServeArguments) -> Result<ExitCode, Failure> {
     manager.concurrency = settings.pool_size.unwrap_or(manager.concurrency);
 
     let listener = listen(&arguments.listen)?;
-    let needs = Needs { concurrency: manager.concurrency, only: None, gives_up_root: true };
+    let needs = Needs { concurrency: manager.concurrency, only: None, gives_up_rights: true };
     let prepared = Prepared::new(&environment, &catalogue, &needs)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)

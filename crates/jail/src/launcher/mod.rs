@@ -59,6 +59,8 @@ struct Launcher {
     rules: Rules,
     /// The first host id of the slots, two each; `None` with one id for everything.
     first_id: Option<u32>,
+    /// Whether each slot has device nodes of its own.
+    own_devices: bool,
     slots: Vec<Option<Slot>>,
     /// Messages that the manager's socket had no room for.
     outbox: VecDeque<([u8; MESSAGE_LEN], Vec<OwnedFd>)>,
@@ -115,7 +117,7 @@ impl Launcher {
             )
         })?;
         let pid_namespace = File::open("/proc/self/ns/pid").step("open our pid namespace")?;
-        let images = root::build(&start.config.templates, start.first_id.is_some())?;
+        let images = root::build(&start.config.templates, start.own_devices)?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).step("make an event queue")?;
         fcntl_setfl(socket, fcntl_getfl(socket).step("read flags")? | OFlags::NONBLOCK)
             .step("make the socket non-blocking")?;
@@ -131,6 +133,7 @@ impl Launcher {
                 swap: meters.counts_swap(),
             },
             two_ids: start.first_id.is_some(),
+            own_devices: start.own_devices,
         };
         Ok(move |socket| {
             let mut launcher = Self {
@@ -145,6 +148,7 @@ impl Launcher {
                     filter: filter.instructions().to_vec(),
                 },
                 first_id: start.first_id,
+                own_devices: start.own_devices,
                 slots,
                 outbox: VecDeque::new(),
                 runs: 0,

@@ -141,6 +141,7 @@ pub(super) struct Link {
     cgroup_version: u32,
     meters: KernelMeters,
     two_ids: bool,
+    own_devices: bool,
 }
 
 impl Link {
@@ -161,6 +162,11 @@ impl Link {
     /// Whether each sandbox has host ids of its own.
     pub(super) fn two_ids(&self) -> bool {
         self.two_ids
+    }
+
+    /// Whether each sandbox has device nodes of its own.
+    pub(super) fn own_devices(&self) -> bool {
+        self.own_devices
     }
 
     fn shared(&self) -> MutexGuard<'_, Shared> {
@@ -361,9 +367,9 @@ async fn serve(
     let interest = Interest::READABLE | Interest::WRITABLE;
     let connection = watch_descriptor(connection, interest).map_err(text)?;
     let first = connection.async_io(Interest::READABLE, Connection::receive).await;
-    let (cgroup_version, meters, two_ids) = match first.map_err(text)? {
-        Some((Report::Ready { cgroup_version, meters, two_ids, .. }, _)) => {
-            (cgroup_version, meters, two_ids)
+    let (cgroup_version, meters, two_ids, own_devices) = match first.map_err(text)? {
+        Some((Report::Ready { cgroup_version, meters, two_ids, own_devices, .. }, _)) => {
+            (cgroup_version, meters, two_ids, own_devices)
         }
         Some((Report::Failed { text, .. }, _)) => return Err(text),
         _ => return Err("it ended before it was ready".to_owned()),
@@ -376,6 +382,7 @@ async fn serve(
         cgroup_version,
         meters,
         two_ids,
+        own_devices,
     });
     state.send_replace(LinkState::Up(Arc::clone(&link)));
     let read = async {
