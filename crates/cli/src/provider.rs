@@ -4,7 +4,7 @@
 //! inside the runtime:
 //!
 //! ```text
-//! Prepared::new (no thread yet; root is given up) -> Prepared::connect (in the runtime) -> Provider
+//! Prepared::new (no thread yet; rights are given up) -> Prepared::connect (in the runtime) -> Provider
 //! ```
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
@@ -34,7 +34,7 @@ pub(crate) struct Needs {
     /// The only language that is asked for, if there is only one.
     pub(crate) only: Option<Language>,
     /// Whether this process does nothing more that needs the rights it was started with.
-    pub(crate) gives_up_root: bool,
+    pub(crate) gives_up_rights: bool,
     /// What may be missing on this machine.
     pub(crate) allow_missing: Vec<Layer>,
 }
@@ -75,9 +75,9 @@ impl Prepared {
             allow_missing: needs.allow_missing.clone(),
         };
         let keeper = Native::spawn(&config)?;
-        if needs.gives_up_root && ampoule_jail::is_root() {
-            ampoule_jail::drop_to(config.manager_id())
-                .map_err(|error| Failure::platform(format!("failed to give up root: {error}")))?;
+        if needs.gives_up_rights {
+            ampoule_jail::give_up_rights(config.manager_id())
+                .map_err(|error| Failure::platform(format!("failed to give up rights: {error}")))?;
         }
         Ok(Self::Native(keeper, Box::new(config)))
     }

@@ -53,6 +53,8 @@ layers! {
     Proc = "proc",
     /// Host ids of the run's own.
     OwnIds = "own_id_per_sandbox",
+    /// Device nodes of the run's own.
+    OwnDevices = "own_device_nodes",
     /// No Linux capability, in any set.
     NoLinuxCaps = "no_linux_caps",
     /// Nothing that is executed gains a privilege.

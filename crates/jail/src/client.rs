@@ -18,11 +18,12 @@ use rustix::{
 };
 
 use crate::{
-    config::LauncherConfig,
+    config::{LauncherConfig, host_ids},
     error::{Jail, JailError, Step},
     handover::memory_file,
     keeper,
     protocol::{Command, MESSAGE_LEN, Report},
+    rights::Rights,
     seccomp, sys, wire,
 };
 
@@ -139,22 +140,22 @@ impl Connection {
     }
 }
 
-/// Gives up root for the manager's own id. To be called after [`Keeper::spawn`], before threads.
-pub fn drop_to(id: u32) -> Jail<()> {
-    sys::clear_groups()?;
-    sys::set_gid(id)?;
-    sys::set_uid(id)?;
-    // Nor does it come back through a program that it executes.
+/// Gives up every right that this process was started with: it takes the manager's own id, if it may,
+/// and holds no Linux capability afterwards. To be called after [`Keeper::spawn`], before threads.
+pub fn give_up_rights(id: u32) -> Jail<()> {
+    let takes_id = Rights::of_self(&host_ids(id))?.ids;
+    if takes_id {
+        sys::clear_groups()?;
+        sys::set_gid(id)?;
+        sys::set_uid(id)?;
+    }
+    sys::drop_linux_caps()?;
+    // Nor do they come back through a program that it executes.
     rustix::thread::set_no_new_privs(true).step("set no_new_privs")?;
-    if sys::uids()? != [id; 3] || !sys::has_no_linux_caps()? {
-        return Err(JailError::new("give up root", io::ErrorKind::PermissionDenied));
+    if (takes_id && sys::uids()? != [id; 3]) || !sys::has_no_linux_caps()? {
+        return Err(JailError::new("give up our rights", io::ErrorKind::PermissionDenied));
     }
     Ok(())
-}
-
-/// Whether this process was started as root.
-pub fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
 }
 
 /// The kernel's notifications of system calls that the policy denies.

@@ -1,6 +1,6 @@
 //! What the manager tells the launcher once, at its start.
 
-use std::path::PathBuf;
+use std::{ops::RangeInclusive, path::PathBuf};
 
 use ampoule_core::Layer;
 use serde::{Deserialize, Serialize};
@@ -12,13 +12,23 @@ pub struct LauncherConfig {
     pub templates: Vec<Template>,
     /// How many sandboxes may exist at once.
     pub slots: u32,
-    /// Started as root: the first of the host ids that belong to Ampoule alone. It is the
+    /// Where it may give host ids: the first of those that belong to Ampoule alone. It is the
     /// manager's; of those that follow each manager claims a range, two ids per slot.
     pub id_base: u32,
     /// The system call policy, as the text of its file.
     pub policy: String,
     /// What may be missing on this machine: the operator gave it up.
     pub allow_missing: Vec<Layer>,
+}
+
+/// Ranges of host ids begin at multiples of this beyond the manager's own id.
+pub(crate) const ID_STEP: u32 = 4096;
+/// How many ranges there are.
+pub(crate) const MOST_RANGES: u32 = 256;
+
+/// Every host id that Ampoule may use: the managers' own, and all ranges.
+pub(crate) fn host_ids(base: u32) -> RangeInclusive<u32> {
+    base..=base + (MOST_RANGES + 1) * ID_STEP - 1
 }
 
 /// The ids that a configuration of `slots` takes.

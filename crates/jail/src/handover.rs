@@ -27,7 +27,7 @@ pub(crate) const MOUNT_SOURCE: &str = "ampoule";
 pub(crate) const SOCKET_FD: i32 = 3;
 pub(crate) const CONFIG_FD: i32 = 4;
 pub(crate) const FIRST_GROUP_FD: i32 = 5;
-/// Where the keeper, as root, keeps the device nodes; the launcher takes them over.
+/// Where a keeper that may make device nodes keeps them; the launcher takes them over.
 pub(crate) const DEVICES: &str = "/sys";
 /// What the launcher reads at its start.
 #[derive(Debug, Serialize, Deserialize)]
@@ -36,6 +36,8 @@ pub(crate) struct Start {
     pub(crate) layout: Layout,
     /// The first of the host ids that are mapped, two per slot; `None` with one id for everything.
     pub(crate) first_id: Option<u32>,
+    /// Whether the keeper has made device nodes for each slot.
+    pub(crate) own_devices: bool,
 }
 
 /// The devices of a sandbox and their numbers.

@@ -33,7 +33,7 @@ use rustix::{
 
 use crate::{
     cgroup::Base,
-    config::{LauncherConfig, id_count},
+    config::{ID_STEP, LauncherConfig, MOST_RANGES, host_ids, id_count},
     error::{Jail, JailError, Step},
     handover::{
         DEVICE_NODES, DEVICES, FIRST_GROUP_FD, LAUNCHER_ARGUMENT, SOCKET_FD, Start,
@@ -41,6 +41,7 @@ use crate::{
     },
     hurdles::{Machine, recognise},
     identity, leaks,
+    rights::Rights,
     sys::{self, Child},
     wire,
 };
@@ -50,9 +51,6 @@ pub(crate) const ARGUMENT: &str = "__keeper";
 /// A launcher that dies sooner than this, this often in a row, is not started again.
 const QUICK_DEATH: Duration = Duration::from_millis(500);
 const MOST_QUICK_DEATHS: u32 = 3;
-/// Ranges of host ids begin at multiples of this beyond the manager's own id.
-const ID_STEP: u32 = 4096;
-const MOST_RANGES: u32 = 256;
 /// Above every descriptor that is laid out for a launcher.
 const VOICE_FD: i32 = 64;
 /// How long a launcher may take to leave after its manager has gone.
@@ -184,13 +182,14 @@ fn keep(control: &OwnedFd, config: LauncherConfig, base: &Base) -> Jail<()> {
     let (layout, groups) = base.layout();
     let slots = config.slots;
     // Held until this function returns, which is after the last launcher is reaped.
-    let claimed = getuid().is_root().then(|| claim_ids(config.id_base, slots)).transpose()?;
-    if claimed.is_some() {
+    let rights = Rights::of_self(&host_ids(config.id_base))?;
+    let claimed = rights.ids.then(|| claim_ids(config.id_base, slots)).transpose()?;
+    if rights.devices {
         make_devices(slots)?;
     }
     let ids = claimed.as_ref().map(|claimed| (claimed.first, id_count(slots)));
     let first_id = claimed.as_ref().map(|claimed| claimed.first);
-    let start = memory_file(&Start { config, layout, first_id })?;
+    let start = memory_file(&Start { config, layout, first_id, own_devices: rights.devices })?;
     let mut quick_deaths = 0;
     loop {
         let (theirs, ours) = wire::pair().step("make the launcher's socket")?;

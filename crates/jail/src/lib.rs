@@ -40,13 +40,14 @@ mod keeper;
 mod launcher;
 mod leaks;
 mod protocol;
+mod rights;
 mod scope;
 pub mod seccomp;
 #[path = "inside/sys.rs"]
 mod sys;
 mod wire;
 
-pub use client::{Connection, Keeper, Listener, drop_to, is_root};
+pub use client::{Connection, Keeper, Listener, give_up_rights};
 pub use config::{LauncherConfig, SkeletonFile, Template, Tree};
 pub use error::JailError;
 pub use hurdles::{Hurdle, Machine};

@@ -148,6 +148,8 @@ pub struct Conditions {
     pub meters: KernelMeters,
     /// Whether two ids are mapped per sandbox.
     pub two_ids: bool,
+    /// Whether each sandbox has device nodes of its own.
+    pub own_devices: bool,
     /// Whether cells have a `/proc` of their own.
     pub proc: bool,
 }
@@ -401,6 +403,7 @@ impl Report {
                 .u8(u8::from(conditions.meters.cpu))
                 .u8(u8::from(conditions.meters.swap))
                 .u8(u8::from(conditions.two_ids))
+                .u8(u8::from(conditions.own_devices))
                 .u8(u8::from(conditions.proc)),
             Self::Prepared { ticket, slot, cell, worker } => {
                 Writer::new(2).u32(*ticket).u32(*slot).u64(micros(*cell)).u64(micros(*worker))
@@ -458,6 +461,7 @@ impl Report {
                     swap: reader.u8()? != 0,
                 },
                 two_ids: reader.u8()? != 0,
+                own_devices: reader.u8()? != 0,
                 proc: reader.u8()? != 0,
             }),
             2 => Self::Prepared {
@@ -540,7 +544,7 @@ mod tests {
         fn reports_survive_the_wire(slot: u32, size: u64, name in proptest::collection::vec(any::<u8>(), 0..NAME_LEN), text in "[a-z ]{0,90}") {
             let counters = Counters { oom_kills: Some(size), disk_full: true, ..Counters::default() };
             for report in [
-                Report::Ready(Conditions { landlock_abi: 7, cgroup_version: 1, meters: KernelMeters { processes: true, ..KernelMeters::default() }, two_ids: true, proc: true }),
+                Report::Ready(Conditions { landlock_abi: 7, cgroup_version: 1, meters: KernelMeters { processes: true, ..KernelMeters::default() }, two_ids: true, own_devices: false, proc: true }),
                 Report::Prepared { ticket: slot, slot, cell: Duration::from_micros(7), worker: Duration::from_micros(size) },
                 Report::Failed { ticket: slot, full: true, text: text.clone() },
                 Report::Ended { slot, status: WaitStatus::Signaled(9), stopped: Some(StopReason::Wall), counters },

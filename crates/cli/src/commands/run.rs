@@ -44,7 +44,7 @@ pub(crate) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
         concurrency: NonZeroUsize::MIN,
         only: Some(request.language.clone()),
         // The artifacts go where the user may write, and another id may not.
-        gives_up_root: directory.is_none(),
+        gives_up_rights: directory.is_none(),
         // One program, and somebody who sees the line that says so.
         allow_missing: vec![Layer::Cgroup],
     };

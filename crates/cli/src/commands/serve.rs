@@ -52,7 +52,7 @@ pub(crate) fn serve(arguments: ServeArguments) -> Result<ExitCode, Failure> {
     let needs = Needs {
         concurrency: manager.concurrency,
         only: None,
-        gives_up_root: true,
+        gives_up_rights: true,
         allow_missing: Vec::new(),
     };
     let prepared = Prepared::new(&environment, &catalogue, &needs)?;

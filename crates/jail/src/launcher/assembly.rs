@@ -46,11 +46,7 @@ impl Launcher {
         let mut slot = Slot::new(ticket, template, limits);
         let recipe = cell::Recipe {
             image,
-            devices: if self.first_id.is_some() {
-                format!("/d/{index}")
-            } else {
-                "/d/shared".to_owned()
-            },
+            devices: if self.own_devices { format!("/d/{index}") } else { "/d/shared".to_owned() },
             disk: limits.disk,
             two_ids: self.first_id.is_some(),
             proc: self.proc,

@@ -63,6 +63,8 @@ struct Launcher {
     rules: Rules,
     /// The first host id of the slots, two each; `None` with one id for everything.
     first_id: Option<u32>,
+    /// Whether each slot has device nodes of its own.
+    own_devices: bool,
     slots: Vec<Option<Slot>>,
     /// Messages that the manager's socket had no room for.
     outbox: VecDeque<([u8; MESSAGE_LEN], Vec<OwnedFd>)>,
@@ -124,8 +126,7 @@ impl Launcher {
             abi => abi.map_err(JailError::from).map_err(|error| error.in_step("find Landlock"))?,
         };
         let pid_namespace = File::open("/proc/self/ns/pid").step("open our pid namespace")?;
-        let root =
-            root::build(&start.config.templates, start.first_id.is_some(), may_miss(Layer::Proc))?;
+        let root = root::build(&start.config.templates, start.own_devices, may_miss(Layer::Proc))?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).step("make an event queue")?;
         fcntl_setfl(socket, fcntl_getfl(socket).step("read flags")? | OFlags::NONBLOCK)
             .step("make the socket non-blocking")?;
@@ -141,6 +142,7 @@ impl Launcher {
                 swap: meters.counts_swap(),
             },
             two_ids: start.first_id.is_some(),
+            own_devices: start.own_devices,
             proc: root.proc,
         });
         Ok(move |socket| {
@@ -157,6 +159,7 @@ impl Launcher {
                     filter: filter.instructions().to_vec(),
                 },
                 first_id: start.first_id,
+                own_devices: start.own_devices,
                 slots,
                 outbox: VecDeque::new(),
                 runs: 0,

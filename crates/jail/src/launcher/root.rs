@@ -8,7 +8,7 @@
 //! /s/<k>       the host's system directories
 //! /t/<i>/root  the skeleton of template i: directories, links, a few files
 //! /t/<i>/<k>   its trees
-//! /d/<slot>    device nodes, a directory per slot (`/d/shared` for an ordinary user)
+//! /d/<slot>    device nodes, a directory per slot (`/d/shared` shows the host's)
 //! ```
 
 use std::{
@@ -62,10 +62,10 @@ pub(super) struct Root {
 
 /// Builds the launcher's root and enters it. Nothing of the host is reachable afterwards, but for
 /// the `/proc` of a container that lets us mount no other, if that may be.
-pub(super) fn build(templates: &[Template], two_ids: bool, may_miss_proc: bool) -> Jail<Root> {
+pub(super) fn build(templates: &[Template], own_devices: bool, may_miss_proc: bool) -> Jail<Root> {
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .step("make mounts private")?;
-    let devices = two_ids
+    let devices = own_devices
         .then(|| open_tree(CWD, DEVICES, OpenTreeFlags::OPEN_TREE_CLONE))
         .transpose()
         .step("take the device nodes")?;
@@ -117,7 +117,7 @@ pub(super) fn enter(new_root: &Path) -> Jail<()> {
     chdir("/").step("enter the new root")
 }
 
-/// An ordinary user cannot make device nodes: the host's are shown.
+/// Not everybody can make device nodes: the host's are shown.
 fn bind_devices(directory: &Path) -> Jail<()> {
     fs::create_dir(directory).step("make the device directory")?;
     for (name, _, _) in DEVICE_NODES {

@@ -60,8 +60,8 @@ pub struct Native {
 impl Native {
     /// Starts the processes that build sandboxes. To be called before this process has threads.
     ///
-    /// Started as root, the processes keep what they need of it; the caller may then give root up
-    /// with [`ampoule_jail::drop_to`] the id of [`NativeConfig::manager_id`].
+    /// They keep what they need of the rights that this process has; the caller may then give its own
+    /// up with [`ampoule_jail::give_up_rights`], for the id of [`NativeConfig::manager_id`].
     pub fn spawn(config: &NativeConfig) -> Result<Keeper> {
         Keeper::spawn(&config.launcher()).map_err(error::spawn)
     }
@@ -215,7 +215,7 @@ fn isolation_report(link: &Link, network: NetworkPolicy) -> IsolationReport {
         Layer::Seccomp,
         Layer::Rlimits,
     ];
-    let Conditions { landlock_abi, meters, two_ids, proc, .. } = link.conditions();
+    let Conditions { landlock_abi, meters, two_ids, own_devices, proc, .. } = link.conditions();
     let depends = [
         (landlock_abi > 0, Layer::Landlock),
         (proc, Layer::Proc),
@@ -225,6 +225,7 @@ fn isolation_report(link: &Link, network: NetworkPolicy) -> IsolationReport {
         (meters.cpu, Layer::CpuMeter),
         (meters.swap, Layer::SwapMeter),
         (two_ids, Layer::OwnIds),
+        (own_devices, Layer::OwnDevices),
     ];
     let mut enforced = ALWAYS.to_vec();
     let mut missing = Vec::new();
