@@ -10,19 +10,17 @@ pub(crate) fn of_self() -> io::Result<String> {
     Ok(format!("{pid}-{start}-{}", pid_namespace()?))
 }
 
-/// Whether the process with this name lives. Nobody here can tell of another pid namespace (a
-/// container's, say), and then it counts as alive.
-pub(crate) fn is_alive(name: &str) -> bool {
-    let parsed = (|| {
-        let mut parts = name.splitn(3, '-');
-        let pid: u32 = parts.next()?.parse().ok()?;
-        let start: u64 = parts.next()?.parse().ok()?;
-        let namespace: u64 = parts.next()?.parse().ok()?;
-        Some((pid, start, namespace))
-    })();
-    parsed.is_some_and(|(pid, start, namespace)| {
-        pid_namespace().is_ok_and(|own| own != namespace) || start_time(pid) == Some(start)
-    })
+/// Whether the process with this name has ended. A name of another form is nobody's whom we know,
+/// and of another pid namespace (a container's, say) nobody here can tell.
+pub(crate) fn has_ended(name: &str) -> bool {
+    let mut parts = name.splitn(3, '-').map(str::parse::<u64>);
+    let (Some(Ok(pid)), Some(Ok(start)), Some(Ok(namespace))) =
+        (parts.next(), parts.next(), parts.next())
+    else {
+        return false;
+    };
+    let is_here = pid_namespace().is_ok_and(|own| own == namespace);
+    is_here && u32::try_from(pid).is_ok_and(|pid| start_time(pid) != Some(start))
 }
 
 fn pid_namespace() -> io::Result<u64> {
@@ -48,14 +46,15 @@ mod tests {
     #[test]
     fn we_live_and_strangers_do_not() {
         let name = of_self().unwrap();
-        assert!(is_alive(&name));
+        assert!(!has_ended(&name));
         let (own, namespace) = name.rsplit_once('-').unwrap();
-        assert!(!is_alive(&format!("{own}0-{namespace}")));
-        assert!(!is_alive("1-x"));
+        assert!(has_ended(&format!("{own}0-{namespace}")));
     }
 
     #[test]
-    fn nobody_is_called_dead_who_lives_in_another_namespace() {
-        assert!(is_alive("1-1-1"));
+    fn nobody_is_called_dead_who_cannot_be_seen() {
+        assert!(!has_ended("1-1-1"));
+        assert!(!has_ended("1-x"));
+        assert!(!has_ended(&format!("{}.scope", of_self().unwrap())));
     }
 }

@@ -76,7 +76,7 @@ fn stale_in<'a>(directories: impl Iterator<Item = &'a Path>) -> Vec<PathBuf> {
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let owner = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
-            if owner.is_some_and(|owner| !identity::is_alive(owner)) {
+            if owner.is_some_and(identity::has_ended) {
                 found.push(entry.path());
             }
         }

@@ -72,13 +72,7 @@ pub fn entry() {
         Some(handover::LAUNCHER_ARGUMENT) => launcher::run(),
         _ => return,
     };
-    let code = match outcome {
-        Ok(()) => 0,
-        Err(error) => {
-            // The manager learns it over its socket where it can; this is for who watches.
-            let _ = sys::write(2, format!("ampoule: {error}\n").as_bytes());
-            1
-        }
-    };
-    sys::exit(code)
+    // What went wrong the manager has been told over its socket; a manager that is gone has nobody
+    // to tell.
+    sys::exit(i32::from(outcome.is_err()))
 }

@@ -3,6 +3,7 @@
 mod bad_input;
 mod interpreters;
 mod killed;
+mod machines;
 mod serving;
 mod support;
 
@@ -40,6 +41,10 @@ fn main() -> ExitCode {
     bad_input::add(&mut suite);
     interpreters::add(&mut suite);
     killed::add(&mut suite);
+    machines::add(&mut suite);
     serving::add(&mut suite);
-    suite.run(support::nothing_is_left)
+    suite.run(|| {
+        machines::clear();
+        support::nothing_is_left();
+    })
 }

@@ -337,7 +337,8 @@ async fn follow(control: &AsyncFd<Control>, state: &watch::Sender<LinkState>) ->
         match serve(connection, state).await {
             Ok(()) => tracing::error!("the launcher ended unasked; the keeper starts another"),
             Err(reason) => {
-                tracing::error!(reason, "the launcher could not start");
+                // Whoever waits for it is told; this is for who reads along.
+                tracing::warn!(reason, "the launcher could not start");
                 last = reason;
             }
         }
