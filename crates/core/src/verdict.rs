@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use crate::{Evidence, Exit, FrameEvidence, ProgramError, StopReason};
+use crate::{Evidence, Exit, FrameEvidence, Meters, ProgramError, StopReason};
 
 /// How the user's program ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -191,6 +191,11 @@ pub fn verdict(evidence: &Evidence) -> Verdict {
                 reason: "the machine refused processes, below the run's own limit",
             };
         }
+        return limit(LimitKind::Processes);
+    }
+    // Nobody counts what the kernel refuses a watched run, but more than the limit were seen.
+    let watched = evidence.meters == Meters::Watch;
+    if watched && processes.peak.is_some_and(|peak| peak > u64::from(processes.limit)) {
         return limit(LimitKind::Processes);
     }
     if evidence.disk.full {

@@ -2,7 +2,7 @@
 
 use ampoule_core::{
     Culprit, DeniedCall, DiskEvidence, Evidence, Exit, FrameEvidence, LimitKind, MemoryEvidence,
-    NetworkEvidence, Outcome, ProcessEvidence, ProgramError, StopReason, Verdict, verdict,
+    Meters, NetworkEvidence, Outcome, ProcessEvidence, ProgramError, StopReason, Verdict, verdict,
 };
 use proptest::prelude::*;
 
@@ -26,13 +26,14 @@ prop_compose! {
         ])),
         frame in frames(),
         oom_kills in 0..3_u64, peak in prop::option::of(0..300_u64), heap_aborts: bool,
-        refused in 0..2_u64, full: bool, unroutable in 0..2_u64,
+        refused in 0..2_u64, watched: bool, most in prop::option::of(0..100_u64), full: bool, unroutable in 0..2_u64,
         denied in prop::collection::vec("[a-z]{1,8}", 0..3),
     ) -> Evidence {
         Evidence {
             exit, stopped, frame,
             memory: MemoryEvidence { oom_kills, peak, limit: 256, heap_aborts },
-            processes: ProcessEvidence { refused, peak: None, limit: 64 },
+            meters: if watched { Meters::Watch } else { Meters::CgroupV2 },
+            processes: ProcessEvidence { refused, peak: most.filter(|_| watched), limit: 64 },
             disk: DiskEvidence { full },
             network: NetworkEvidence { unroutable, unheard: 0 },
             denied: denied.into_iter().map(|name| DeniedCall { name, count: 1, probe: false }).collect(),
@@ -94,6 +95,8 @@ proptest! {
                         || evidence.memory.heap_aborts,
                     LimitKind::Processes => {
                         evidence.processes.refused > 0
+                            || (evidence.meters == Meters::Watch
+                                && evidence.processes.peak > Some(64))
                             || evidence.stopped == Some(StopReason::Processes)
                     }
                     LimitKind::Disk => evidence.disk.full,
