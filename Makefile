@@ -25,7 +25,7 @@ CHECKS ?= licenses bans sources
 
 .PHONY: help
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  %-14s %s\n", $$1, $$2}'
 
 # --- the two commands ---------------------------------------------------------------------------
 
@@ -36,6 +36,11 @@ demo: setup ## Start the service, run the examples through it over HTTP, stop it
 .PHONY: test
 test: prerequisites ## Prepare what the tests need and run all of them
 	@scripts/test.sh "$(DEBUG)"
+
+.PHONY: test-container
+test-container: prerequisites ## Test Ampoule inside containers of a Docker engine of its own (root)
+	@cargo build --package ampoule-cli --locked
+	@tests/setups/docker/test.sh "$(DEBUG)"
 
 # --- set up and build ---------------------------------------------------------------------------
 

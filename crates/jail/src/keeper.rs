@@ -183,6 +183,13 @@ fn keep(control: &OwnedFd, config: LauncherConfig, base: &Base) -> Jail<()> {
     let slots = config.slots;
     // Held until this function returns, which is after the last launcher is reaped.
     let rights = Rights::of_self(&host_ids(config.id_base))?;
+    if !rights.own_id {
+        return Err(JailError::new(
+            "map root's own id, which takes CAP_SETFCAP; hint: start as an ordinary user (in a \
+             container: `--user 1000:1000`), or add that capability",
+            io::ErrorKind::PermissionDenied,
+        ));
+    }
     let claimed = rights.ids.then(|| claim_ids(config.id_base, slots)).transpose()?;
     if rights.devices {
         make_devices(slots)?;

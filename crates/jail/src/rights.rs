@@ -3,13 +3,18 @@
 
 use std::{fs, ops::RangeInclusive};
 
-use rustix::thread::{CapabilitySet, capabilities};
+use rustix::{
+    process::geteuid,
+    thread::{CapabilitySet, capabilities},
+};
 
 use crate::error::{Jail, Step};
 
 /// Rights by what they are needed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rights {
+    /// To map our own id into a user namespace of ours.
+    pub(crate) own_id: bool,
     /// To give processes the host ids of Ampoule.
     pub(crate) ids: bool,
     /// To make device nodes, on a mount of our own.
@@ -23,15 +28,23 @@ impl Rights {
         let map = |file: &str| {
             fs::read_to_string(format!("/proc/self/{file}")).step_with(|| format!("read {file}"))
         };
-        Ok(Self::from(held, &map("uid_map")?, &map("gid_map")?, ids))
+        let is_root = geteuid().is_root();
+        Ok(Self::from(is_root, held, &map("uid_map")?, &map("gid_map")?, ids))
     }
 
-    fn from(held: CapabilitySet, uids: &str, gids: &str, ids: &RangeInclusive<u32>) -> Self {
+    fn from(
+        is_root: bool,
+        held: CapabilitySet,
+        uids: &str,
+        gids: &str,
+        ids: &RangeInclusive<u32>,
+    ) -> Self {
         // The kernel asks for SETFCAP of whoever maps the id of root.
         let to_map = CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::SETFCAP;
         let to_make = CapabilitySet::SYS_ADMIN | CapabilitySet::MKNOD;
         let every = 0..=u32::MAX - 1;
         Self {
+            own_id: !is_root || held.contains(CapabilitySet::SETFCAP),
             ids: held.contains(to_map) && maps(uids, ids) && maps(gids, ids),
             // Only in the first user namespace, which is the one that knows every id.
             devices: held.contains(to_make) && maps(uids, &every),
@@ -57,7 +70,7 @@ mod tests {
     const WANTED: RangeInclusive<u32> = 1_900_000_000..=1_901_000_000;
 
     fn rights(held: CapabilitySet, table: &str) -> (bool, bool) {
-        let rights = Rights::from(held, table, table, &WANTED);
+        let rights = Rights::from(true, held, table, table, &WANTED);
         (rights.ids, rights.devices)
     }
 
@@ -72,6 +85,14 @@ mod tests {
         assert_eq!(rights(container, HOST), (true, false));
         assert_eq!(rights(container - CapabilitySet::SETFCAP, HOST), (false, false));
         assert_eq!(rights(CapabilitySet::empty(), HOST), (false, false));
+    }
+
+    #[test]
+    fn root_maps_itself_by_a_right_and_others_without() {
+        let own_id = |is_root, held| Rights::from(is_root, held, HOST, HOST, &WANTED).own_id;
+        assert!(own_id(true, CapabilitySet::SETFCAP));
+        assert!(!own_id(true, CapabilitySet::empty()));
+        assert!(own_id(false, CapabilitySet::empty()));
     }
 
     #[test]

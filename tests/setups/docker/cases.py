@@ -1,0 +1,474 @@
+"""The tests of Ampoule inside containers. `test.sh` starts the engine and then this: controls first,
+each test named, counted and printed."""
+
+import contextlib
+import glob
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+
+BINARY = os.path.abspath(sys.argv[1])
+IMAGE, PROFILE, ENGINE = os.environ["IMAGE"], os.environ["PROFILE"], os.environ["ENGINE"]
+
+# So that a test that fails does no harm to the machine.
+BOUNDS = ["--memory", "1g", "--memory-swap", "1g", "--pids-limit", "600"]
+USER = ["--user", "1000:1000", "--cap-drop", "ALL"]
+OUR_CALLS = ["--security-opt", f"seccomp={PROFILE}"]
+WHOLE_PROC = ["--security-opt", "systempaths=unconfined"]
+# The command line of docs/containers.md.
+DOCUMENTED = [*USER, *OUR_CALLS, *WHOLE_PROC, "--read-only", "--security-opt", "no-new-privileges"]
+
+# With the masks that Docker puts over /proc.
+MASKED = [*USER, *OUR_CALLS, "--env", "AMPOULE_ALLOW_MISSING=proc"]
+AS_ROOT = [*OUR_CALLS, *WHOLE_PROC]
+
+# What the profile lets through beyond the engine's own: a call, or a call with its first argument.
+CLONE_NEWCGROUP = 0x02000000
+ADDED = {
+    ("clone3", None), ("setns", None), ("unshare", CLONE_NEWCGROUP), ("sethostname", None),
+    ("mount", None), ("mount_setattr", None), ("move_mount", None), ("open_tree", None),
+    ("pivot_root", None), ("umount2", None),
+}
+
+HELLO = "def main(): return 42\n"
+HELLO_JAVASCRIPT = "function main() { return 6 * 7 }\n"
+BUSY = "def main():\n    while True: pass\n"
+HUNGRY = "def main():\n    return len(bytearray(2 << 30))\n"
+FORKS = """
+import os, time
+def main():
+    children = 0
+    try:
+        while children < 300:
+            if os.fork() == 0:
+                time.sleep(60)
+            children += 1
+    finally:
+        time.sleep(1)
+    return children
+"""
+# What stays behind of a run if nobody looks after it.
+DAEMON = """
+import os, time
+def main():
+    open("/tmp/left", "w").write("left")
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            time.sleep(3600)
+        os._exit(0)
+    return os.getpid()
+"""
+
+CANARY = "canary-" + os.urandom(8).hex()
+# Looks for the canary wherever a container has it: the environment of any process, files at known
+# and unknown places, command lines, the host name.
+SEARCH = """
+import glob, os, socket
+def main():
+    found = [socket.gethostname(), *os.environ.values(), *os.listdir("/")]
+    for pattern in ("/proc/[0-9]*/environ", "/proc/[0-9]*/cmdline", "/proc/[0-9]*/root/secret",
+                    "/secret", "/etc/hostname", "/proc/mounts", "/proc/self/cgroup"):
+        for path in glob.glob(pattern):
+            try:
+                found.append(open(path, errors="replace").read())
+            except OSError:
+                pass
+    return found
+"""
+
+
+SECURITY = subprocess.run(["docker", "info", "--format", "{{.SecurityOptions}}"],
+                          capture_output=True, text=True, check=True).stdout
+
+
+class Result:
+    """How a command in a container ended."""
+
+    def __init__(self, process):
+        self.code = process.returncode
+        self.out = process.stdout.decode(errors="replace")
+        self.error = process.stderr.decode(errors="replace")
+
+    def __str__(self):
+        return f"exit code {self.code}\n{self.out[-2000:]}\n{self.error[-2000:]}"
+
+    def answer(self):
+        """What `ampoule run --json` printed."""
+        return json.loads(self.out)
+
+
+def docker(*arguments, given="", check=False):
+    process = subprocess.run(
+        ["docker", *arguments], input=given.encode(), capture_output=True, timeout=90, check=False)
+    result = Result(process)
+    assert result.code == 0 or not check, f"docker {' '.join(arguments)}: {result}"
+    return result
+
+
+def options(*more):
+    # Docker's AppArmor profile allows no mount; where there is none the option is an error.
+    if "apparmor" in SECURITY:
+        more = ("--security-opt", "apparmor=unconfined", *more)
+    return ["--network", "none", "--volume", f"{BINARY}:/usr/local/bin/ampoule:ro", *BOUNDS, *more]
+
+
+def run_command(language="python", *more):
+    return ["ampoule", "run", "-", "--lang", language, "--json", *more]
+
+
+def run(container_options, program=HELLO, language="python", limits=()):
+    """Runs one program with `ampoule run` in a container of its own."""
+    return docker("run", "--rm", "--init", "--interactive", *options(*container_options), IMAGE,
+                  *run_command(language, *limits), given=program)
+
+
+@contextlib.contextmanager
+def container(*container_options):
+    """A container that waits; its id."""
+    name = docker("run", "--detach", "--init", *options(*container_options), IMAGE,
+                  "sleep", "infinity", check=True).out.strip()
+    try:
+        yield name
+    finally:
+        docker("rm", "--force", name)
+
+
+def succeeded(result):
+    assert result.code == 0, result
+    answer = result.answer()
+    assert answer["outcome"]["kind"] == "succeeded" and answer["value"] == 42, result
+    return answer["isolation"]
+
+
+def refused(result, *words):
+    """The platform refuses, in words that lead on."""
+    assert result.code == 5, result
+    for word in words:
+        assert word in result.error, f"`{word}` is not in: {result}"
+
+
+def within(seconds, condition):
+    """Waits until a condition holds; its last value."""
+    end = time.monotonic() + seconds
+    while not (value := condition()) and time.monotonic() < end:
+        time.sleep(0.1)
+    return value
+
+
+CONTROLS, TESTS = [], []
+
+
+def control(function):
+    CONTROLS.append(function)
+
+
+def test(function):
+    TESTS.append(function)
+
+
+# --- controls -----------------------------------------------------------------------------------
+
+
+@control
+def the_engine_runs_a_container():
+    assert docker("run", "--rm", *options(), IMAGE, "echo", "there", check=True).out == "there\n"
+
+
+@control
+def a_program_runs_as_the_page_says():
+    succeeded(run(DOCUMENTED))
+
+
+@control
+def the_canary_is_there_to_be_found():
+    with secretive_container(*DOCUMENTED) as name:
+        plain = docker("exec", "--interactive", name, "python3", "-I", "-",
+                       given=SEARCH + "print(main())\n", check=True)
+        # The container's own environment, its file, its host name, and a command line.
+        assert plain.out.count(CANARY) >= 4, plain
+
+
+# --- what is refused, and how it is said --------------------------------------------------------
+
+
+@test
+def dockers_own_profile_is_named():
+    for user in (USER, []):
+        refused(run([*user]), "user namespaces", "seccomp")
+        refused(run([*user, *WHOLE_PROC]), "user namespaces", "seccomp")
+
+
+@test
+def a_masked_proc_is_named():
+    for user in (USER, []):
+        refused(run([*user, *OUR_CALLS]), "/proc", "systempaths=unconfined")
+
+
+@test
+def a_masked_proc_may_be_given_up():
+    isolation = succeeded(run(MASKED))
+    assert "proc" in isolation["missing"], isolation
+
+
+@test
+def root_that_may_not_map_ids_is_told():
+    refused(run(["--cap-drop", "ALL", *AS_ROOT]), "CAP_SETFCAP", "--user")
+
+
+# --- what the profile opens ---------------------------------------------------------------------
+
+
+def effective_rules(*container_options):
+    """The calls that the engine lets through in such a container: (name, first argument)."""
+    with container(*container_options) as name:
+        [bundle] = glob.glob(f"{ENGINE}/run/**/{name}/config.json", recursive=True)
+        seccomp = json.loads(pathlib.Path(bundle).read_text())["linux"]["seccomp"]
+    assert seccomp["defaultAction"] == "SCMP_ACT_ERRNO", seccomp
+    allowed = set()
+    for rule in seccomp["syscalls"]:
+        if rule["action"] == "SCMP_ACT_ALLOW":
+            arguments = json.dumps(rule["args"], sort_keys=True) if rule.get("args") else None
+            allowed.update((name, arguments) for name in rule["names"])
+    return allowed
+
+
+@test
+def the_profile_opens_what_it_says_and_nothing_else():
+    before, after = effective_rules(*USER), effective_rules(*USER, *OUR_CALLS)
+    always = {name for name, arguments in before if arguments is None}
+    opened = {rule for rule in after - before if rule[0] not in always}
+    shown = {
+        (name, arguments and json.loads(arguments)[0]["value"]) for name, arguments in opened}
+    assert shown == ADDED, f"{shown ^ ADDED}"
+
+
+@test
+def every_call_that_is_added_is_needed():
+    profile = json.loads(pathlib.Path(PROFILE).read_text())
+    for call, _ in sorted(ADDED, key=str):
+        rules = [{**rule, "names": [name for name in rule["names"] if name != call]}
+                 for rule in profile["syscalls"]]
+        without = {**profile, "syscalls": [rule for rule in rules if rule["names"]]}
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+            json.dump(without, file)
+            file.flush()
+            result = run([*USER, *WHOLE_PROC, "--security-opt", f"seccomp={file.name}"])
+        assert result.code == 5, f"without {call}: {result}"
+
+
+# --- fences and ids -----------------------------------------------------------------------------
+
+# What a container may lack: groups that we may write to, ids of its own, device nodes of its own.
+MAY_LACK = {"cgroup", "cpu_meter", "swap_meter", "own_id_per_sandbox", "own_device_nodes"}
+
+
+@test
+def the_fences_are_those_of_a_host():
+    isolation = succeeded(run(DOCUMENTED))
+    assert set(isolation["missing"]) <= MAY_LACK, isolation
+    for layer in ("user_namespace", "pid_namespace", "mount_namespace", "network_namespace",
+                  "read_only_root", "kernel_quotas", "no_linux_caps", "seccomp", "landlock"):
+        assert layer in isolation["enforced"], isolation
+
+
+@test
+def javascript_runs_as_well():
+    succeeded(run(DOCUMENTED, HELLO_JAVASCRIPT, "javascript"))
+
+
+@test
+def root_with_dockers_capabilities_has_ids_and_no_devices():
+    isolation = succeeded(run(AS_ROOT))
+    assert "own_id_per_sandbox" in isolation["enforced"], isolation
+    assert "own_device_nodes" in isolation["missing"], isolation
+
+
+@test
+def root_that_may_map_its_own_id_only_runs_with_one():
+    isolation = succeeded(
+        run(["--cap-drop", "ALL", "--cap-add", "SETFCAP", *AS_ROOT]))
+    assert "own_id_per_sandbox" in isolation["missing"], isolation
+
+
+@test
+def root_that_may_mount_has_devices_of_its_own():
+    isolation = succeeded(run(["--cap-add", "SYS_ADMIN", *AS_ROOT]))
+    assert "own_device_nodes" in isolation["enforced"], isolation
+
+
+# --- containment and what is left ---------------------------------------------------------------
+
+
+def secretive_container(*container_options):
+    return container(*container_options, "--env", f"SECRET={CANARY}", "--hostname", CANARY,
+                     "--volume", f"{canary_file()}:/secret:ro")
+
+
+def canary_file():
+    path = pathlib.Path(ENGINE) / "secret"
+    path.write_text(CANARY)
+    path.chmod(0o644)
+    return path
+
+
+@test
+def a_program_sees_nothing_of_its_container():
+    for container_options in (DOCUMENTED, MASKED, AS_ROOT):
+        with secretive_container(*container_options) as name:
+            result = docker("exec", "--interactive", name, *run_command(), given=SEARCH)
+            assert result.code == 0, result
+            assert CANARY not in result.out, result
+            assert "sandbox" in result.answer()["value"], result
+
+
+def processes(name):
+    """The command lines in a container."""
+    lines = docker("top", name, "-o", "pid,args", check=True).out.splitlines()[1:]
+    return sorted(re.sub(r"^\s*\d+\s+", "", line) for line in lines)
+
+
+@test
+def nothing_is_left_in_the_container():
+    with container(*[option for option in DOCUMENTED if option != "--read-only"]) as name:
+        mounts = ["exec", name, "cat", "/proc/self/mountinfo"]
+        look = lambda: {*docker(*mounts, check=True).out.splitlines(),
+                        *docker("diff", name, check=True).out.splitlines()}
+        idle, before = processes(name), look()
+        for program, limits, code in (
+                (HELLO, [], 0), (DAEMON, [], 0), (BUSY, ["--timeout", "1s"], 3), ("raise 1", [], 1)):
+            result = docker("exec", "--interactive", name, *run_command("python", *limits),
+                            given=program)
+            assert result.code == code, result
+            assert within(5, lambda: processes(name) == idle), processes(name)
+        assert look() == before, look() ^ before
+        leaks = docker("exec", name, "ampoule", "doctor", "--leaks")
+        assert leaks.code == 0, leaks
+
+
+@test
+def a_manager_that_is_killed_leaves_nothing():
+    with container(*DOCUMENTED) as name:
+        idle = processes(name)
+        docker("exec", "--detach", name, "sh", "-c",
+               "printf 'import time\\ndef main(): time.sleep(600)\\n' | "
+               "ampoule run - --lang python --timeout 5m", check=True)
+        runs = lambda: [line for line in processes(name) if "runner" in line]
+        assert within(10, runs), processes(name)
+        docker("exec", name, "sh", "-c", "for p in /proc/[0-9]*; do "
+               "tr '\\0' ' ' <$p/cmdline | grep -q '^ampoule run' && kill -9 ${p#/proc/}; done; true")
+        assert within(10, lambda: processes(name) == idle), processes(name)
+
+
+# --- limits -------------------------------------------------------------------------------------
+
+LIMITS = (
+    (BUSY, ["--timeout", "1s"], "time"),
+    (HUNGRY, [], "memory"),
+    (FORKS, ["--timeout", "30s"], "processes"),
+)
+
+
+def limits_hold(container_options):
+    for program, limits, expected in LIMITS:
+        result = run(container_options, program, limits=limits)
+        assert result.code == 3, f"{expected}: {result}"
+        outcome = result.answer()["outcome"]
+        assert outcome == {"kind": "limit_exceeded", "limit": expected}, result
+
+
+@test
+def limits_hold_without_control_groups():
+    limits_hold(DOCUMENTED)
+
+
+@test
+def limits_hold_by_groups_that_root_may_write():
+    if not os.path.exists("/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        return "control groups v1 are not mounted here"
+    groups = [*AS_ROOT, "--volume", "/sys/fs/cgroup:/sys/fs/cgroup:rw"]
+    assert succeeded(run(groups))["meters"] == "cgroup_v1"
+    limits_hold(groups)
+    left = glob.glob("/sys/fs/cgroup/*/" + os.path.basename(ENGINE) + "/*/ampoule-*")
+    assert not left, left
+
+
+# --- the service --------------------------------------------------------------------------------
+
+ASK = """
+import base64, json, urllib.request
+body = {"code_b64": base64.b64encode(b"def main(): return 42").decode(), "language": "python"}
+request = urllib.request.Request("http://127.0.0.1:9385/run", json.dumps(body).encode(),
+                                 {"Content-Type": "application/json"})
+print(urllib.request.urlopen(request, timeout=60).read().decode())
+"""
+READY = """
+import urllib.error, urllib.request
+try:
+    print(urllib.request.urlopen("http://127.0.0.1:9385/readyz", timeout=60).status)
+except urllib.error.HTTPError as error:
+    print(error.code, error.read().decode())
+except OSError as error:
+    print(error)
+"""
+
+
+@test
+def the_service_answers_in_a_container():
+    allowed = ["--env", "AMPOULE_ALLOW_MISSING=cgroup"]
+    for container_options in (DOCUMENTED, AS_ROOT):
+        # The service is the container's first process.
+        name = docker("run", "--detach", *options(*container_options, *allowed), IMAGE,
+                      "ampoule", "serve", check=True).out.strip()
+        try:
+            inside = lambda code: docker("exec", "--interactive", name, "python3", "-I", "-", given=code)
+            ready = within(30, lambda: inside(READY).out.strip() == "200")
+            assert ready, f"{inside(READY)}\n{docker('logs', name)}"
+            answer = json.loads(inside(ASK).out)
+            assert answer["status"] == "success" and answer["result"]["value"] == 42, answer
+            docker("stop", "--time", "20", name, check=True)
+            state = json.loads(docker("inspect", name, check=True).out)[0]["State"]
+            assert state["ExitCode"] == 0, f"{state}\n{docker('logs', name)}"
+        finally:
+            docker("rm", "--force", name)
+
+
+# --- the harness --------------------------------------------------------------------------------
+
+
+def attempt(function):
+    """Runs one test and prints how it went: `ok`, the reason of a skip, or None."""
+    began = time.monotonic()
+    try:
+        verdict = function() or "ok"
+        mark = "ok" if verdict == "ok" else f"skipped: {verdict}"
+    except Exception:
+        verdict, mark = None, "FAILED\n" + traceback.format_exc(limit=-1)
+    print(f"test {function.__name__} ... {mark} ({time.monotonic() - began:.1f} s)", flush=True)
+    return verdict
+
+
+def main():
+    for function in CONTROLS:
+        if attempt(function) != "ok":
+            print("== a positive control failed: nothing else was run")
+            sys.exit(1)
+    verdicts = {function.__name__: attempt(function) for function in TESTS}
+    allowed = pathlib.Path("tests/allowed-skips.txt").read_text()
+    allowed = {line.split("#")[0].strip() for line in allowed.splitlines()}
+    skipped = [name for name, verdict in verdicts.items() if verdict not in ("ok", None)]
+    failed = [name for name, verdict in verdicts.items() if verdict is None]
+    passed = len(CONTROLS) + len(TESTS) - len(skipped) - len(failed)
+    print(f"== {passed} passed, {len(failed)} failed, {len(skipped)} skipped")
+    if failed or (set(skipped) - allowed and os.environ.get("CI")):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
