@@ -5,6 +5,7 @@
 //! ended is a value ([`Outcome`]); [`Error`] means that *we* failed.
 #![forbid(unsafe_code)]
 
+mod bounds;
 mod capabilities;
 mod error;
 mod event;
@@ -21,6 +22,7 @@ mod runtime;
 mod text;
 mod verdict;
 
+pub use bounds::{Bounds, Excess};
 pub use capabilities::{
     CancelGrade, Capabilities, DestroyGrade, EvidenceGrade, IsolationLevel, IsolationReport,
     Meters, ProviderInfo, ValueChannel,
@@ -34,7 +36,10 @@ pub use evidence::{
 pub use id::{ExecutionId, SandboxId};
 pub use language::Language;
 pub use layer::{Layer, UnknownLayer};
-pub use limits::{Limits, LimitsError, NetworkPolicy, OnOutputLimit, parse_bytes, parse_duration};
+pub use limits::{
+    Limits, LimitsError, NetworkPolicy, OnOutputLimit, format_bytes, format_cpus, format_duration,
+    parse_bytes, parse_cpus, parse_duration,
+};
 pub use program_error::ProgramError;
 pub use provider::{Provider, ProviderExt, Sandbox};
 pub use request::{
