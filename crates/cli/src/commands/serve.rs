@@ -186,12 +186,9 @@ fn stop_signals() -> Result<[CancellationToken; 2], Failure> {
 fn check_limits(provider: &dyn Provider, config: &Config) -> Result<(), Failure> {
     let capabilities = provider.capabilities();
     let Some(language) = capabilities.languages.first().cloned() else { return Ok(()) };
-    let (limits, network) = (config.limits, config.network);
-    match gate::check(&capabilities, &SandboxSpec { language, limits, network }) {
-        Ok(()) => Ok(()),
-        Err(error) => {
-            let hint = "hint: `ampoule config` says where it comes from";
-            Err(Failure::usage(format!("{}; {hint}", error.message())))
-        }
+    let spec = SandboxSpec { language, limits: config.limits, network: config.network };
+    match gate::excesses(&capabilities, &spec).first() {
+        None => Ok(()),
+        Some(excess) => Err(config.refuse(excess, false)),
     }
 }

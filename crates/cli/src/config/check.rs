@@ -1,5 +1,7 @@
 //! What is wrong between keys.
 
+use ampoule_core::Excess;
+
 use super::Config;
 use crate::exit::Failure;
 
@@ -7,28 +9,7 @@ use crate::exit::Failure;
 pub(super) fn check(config: &Config) -> Result<(), Failure> {
     let excesses = config.manager.bounds.excesses(&config.limits, config.network);
     if let Some(excess) = excesses.first() {
-        let (asked, bound) = match excess.field {
-            "network" => ("network.policy".to_owned(), "network.most".to_owned()),
-            field => (format!("limits.{field}"), format!("limits.max.{field}")),
-        };
-        let is_bounded = excess.rule == "at most";
-        let by = if is_bounded {
-            format!(" by `{bound}` ({})", config.source(&bound))
-        } else {
-            String::new()
-        };
-        let hint = if is_bounded {
-            format!("hint: ask for less, or let the operator raise `{bound}`")
-        } else {
-            "hint: ask for more".to_owned()
-        };
-        return Err(Failure::usage(format!(
-            "`{asked}` is {} ({}), and {} {} is allowed{by}; {hint}",
-            excess.asked,
-            config.source(&asked),
-            excess.rule,
-            excess.allowed,
-        )));
+        return Err(config.refuse(excess, excess.rule == "at most"));
     }
     if config.api_token.is_some() && config.api_token_file.is_some() {
         return Err(Failure::usage(format!(
@@ -38,4 +19,26 @@ pub(super) fn check(config: &Config) -> Result<(), Failure> {
         )));
     }
     Ok(())
+}
+
+impl Config {
+    /// Says of something that is not allowed who asked for it, and who does not allow it.
+    pub(crate) fn refuse(&self, excess: &Excess, is_by_bound: bool) -> Failure {
+        let Excess { field, asked, rule, allowed } = excess;
+        let (key, bound) = match *field {
+            "network" => ("network.policy".to_owned(), "network.most".to_owned()),
+            field => (format!("limits.{field}"), format!("limits.max.{field}")),
+        };
+        let (by, hint) = if is_by_bound {
+            let source = self.source(&bound);
+            let hint = format!("hint: ask for less, or let the operator raise `{bound}`");
+            (format!(" by `{bound}` ({source})"), hint)
+        } else {
+            (" here".to_owned(), "hint: ask for what is".to_owned())
+        };
+        let source = self.source(&key);
+        Failure::usage(format!(
+            "`{key}` is {asked} ({source}), and {rule} {allowed} is allowed{by}; {hint}"
+        ))
+    }
 }

@@ -12,17 +12,13 @@ use crate::ExitCode;
 /// A machine of the test's own, with a system file if there is text for one.
 struct Machine {
     host: Host,
-    directory: PathBuf,
+    directory: TempDir,
 }
 
 impl Machine {
     fn new(name: &str, file: Option<&str>) -> Self {
-        static NUMBER: AtomicUsize = AtomicUsize::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let directory = std::env::temp_dir()
-            .join(format!("ampoule-config-{}-{name}-{number}", std::process::id()));
-        fs::create_dir_all(&directory).unwrap();
-        let system_file = directory.join("ampoule.toml");
+        let directory = tempfile::Builder::new().prefix(name).tempdir().unwrap();
+        let system_file = directory.path().join("ampoule.toml");
         if let Some(text) = file {
             fs::write(&system_file, text).unwrap();
         }
@@ -46,12 +42,6 @@ impl Machine {
         let failure = self.load(flags).unwrap_err();
         assert_eq!(failure.code, ExitCode::Usage);
         failure.message.replace(&self.host.system_file.display().to_string(), "FILE")
-    }
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.directory);
     }
 }
 
@@ -266,7 +256,7 @@ fn impossible_configurations_are_refused() {
     let refusal = Machine::new("cpus", None).refusal(&[("--cpus", "0.001")]);
     assert_eq!(
         refusal,
-        "`limits.cpus` is 0.001 (flag --cpus), and at least 0.01 is allowed; hint: ask for more"
+        "`limits.cpus` is 0.001 (flag --cpus), and at least 0.01 is allowed here; hint: ask for what is"
     );
     let both = "[auth]\napi_token = \"t\"\napi_token_file = \"/f\"";
     assert_eq!(
@@ -297,7 +287,7 @@ fn tokens_are_shown_nowhere() {
 #[test]
 fn a_token_may_be_in_a_file() {
     let machine = Machine::new("token-file", None);
-    let path = machine.directory.join("token");
+    let path = machine.directory.path().join("token");
     fs::write(&path, "a-token\n").unwrap();
     let machine = machine.with(&[("AMPOULE_AUTH_API_TOKEN_FILE", path.to_str().unwrap())]);
     let config = machine.load(&[]).unwrap();
@@ -322,11 +312,11 @@ fn a_token_may_be_in_a_file() {
 #[test]
 fn the_file_is_the_named_one_else_the_users_else_the_systems() {
     let mut machine = Machine::new("find", Some("listen = \"127.0.0.1:1\""));
-    let home = machine.directory.join("home");
+    let home = machine.directory.path().join("home");
     let own = home.join(".config/ampoule/ampoule.toml");
     fs::create_dir_all(own.parent().unwrap()).unwrap();
     fs::write(&own, "listen = \"127.0.0.1:2\"").unwrap();
-    let named = machine.directory.join("named.toml");
+    let named = machine.directory.path().join("named.toml");
     fs::write(&named, "listen = \"127.0.0.1:3\"").unwrap();
     machine = machine.with(&[("HOME", home.to_str().unwrap())]);
     assert_eq!(machine.load(&[]).unwrap().listen, "127.0.0.1:1", "root looks into no home");
@@ -334,7 +324,7 @@ fn the_file_is_the_named_one_else_the_users_else_the_systems() {
     assert_eq!(machine.load(&[]).unwrap().listen, "127.0.0.1:2");
     machine = machine.with(&[("AMPOULE_CONFIG", named.to_str().unwrap())]);
     assert_eq!(machine.load(&[]).unwrap().listen, "127.0.0.1:3");
-    let missing = machine.directory.join("missing.toml");
+    let missing = machine.directory.path().join("missing.toml");
     let layers = Layers { file: Some(missing.clone()), flags: Vec::new() };
     let message = Config::load_on(&machine.host, &layers).unwrap_err().message;
     assert!(

@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{self, BufRead, BufReader, Read, Write},
     net::{Shutdown, TcpStream},
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Child, ChildStderr, Command, Stdio},
     sync::{Arc, Mutex},
@@ -11,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use ampoule_providers::runtimes::default_data_dir;
 use ampoule_testkit::{children_of, eventually, unique_word};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -43,6 +45,16 @@ pub(crate) fn ampoule() -> Command {
     }
     command.stdin(Stdio::null());
     command
+}
+
+/// A data directory of one service alone, with the packages that all of them share.
+fn own_data_dir() -> PathBuf {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(unique_word());
+    // One of an earlier run may have had the same name.
+    let _ = fs::remove_dir_all(&directory);
+    fs::create_dir_all(&directory).unwrap();
+    symlink(default_data_dir().join("runtimes"), directory.join("runtimes")).unwrap();
+    directory
 }
 
 /// What a command did.
@@ -116,6 +128,7 @@ impl Service {
 
     pub(crate) fn start_unready(command: &mut Command) -> Self {
         let mut child = command
+            .env("AMPOULE_DATA_DIR", own_data_dir())
             .args(["serve", "--listen", "127.0.0.1:0"])
             .stderr(Stdio::piped())
             .spawn()
