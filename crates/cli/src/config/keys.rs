@@ -565,3 +565,18 @@ pub(super) fn token(text: &str) -> Option<&str> {
 fn joined(values: &[impl ToString]) -> String {
     values.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_need_a_port() {
+        for good in ["127.0.0.1:0", "[::1]:9385", "localhost:80"] {
+            assert!(is_address(good), "{good}");
+        }
+        for bad in ["", "9385", ":9385", "host:", "host:99999"] {
+            assert!(!is_address(bad), "{bad}");
+        }
+    }
+}

@@ -1,10 +1,8 @@
 //! The layers, and each way to get them wrong.
 
-use std::{
-    fs,
-    path::PathBuf,
-    sync::atomic::{AtomicUsize, Ordering},
-};
+use std::fs;
+
+use tempfile::TempDir;
 
 use super::*;
 use crate::ExitCode;

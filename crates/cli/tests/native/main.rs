@@ -3,6 +3,7 @@
 mod bad_input;
 mod interpreters;
 mod killed;
+mod limits;
 mod serving;
 mod support;
 
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
     bad_input::add(&mut suite);
     interpreters::add(&mut suite);
     killed::add(&mut suite);
+    limits::add(&mut suite);
     serving::add(&mut suite);
     suite.run(support::nothing_is_left)
 }

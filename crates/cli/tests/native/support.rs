@@ -47,11 +47,17 @@ pub(crate) fn ampoule() -> Command {
     command
 }
 
+/// A path at which there is nothing.
+pub(crate) fn unused_data_dir() -> PathBuf {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(unique_word());
+    // An earlier run of the tests may have had the same process id.
+    let _ = fs::remove_dir_all(&directory);
+    directory
+}
+
 /// A data directory of one service alone, with the packages that all of them share.
 fn own_data_dir() -> PathBuf {
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(unique_word());
-    // One of an earlier run may have had the same name.
-    let _ = fs::remove_dir_all(&directory);
+    let directory = unused_data_dir();
     fs::create_dir_all(&directory).unwrap();
     symlink(default_data_dir().join("runtimes"), directory.join("runtimes")).unwrap();
     directory
@@ -107,6 +113,7 @@ pub(crate) fn base64(bytes: &[u8]) -> String {
 /// A running service, ended with the test.
 pub(crate) struct Service {
     pub(crate) child: Child,
+    pub(crate) data_dir: PathBuf,
     address: String,
     log: Arc<Mutex<String>>,
 }
@@ -127,8 +134,9 @@ impl Service {
     }
 
     pub(crate) fn start_unready(command: &mut Command) -> Self {
+        let data_dir = own_data_dir();
         let mut child = command
-            .env("AMPOULE_DATA_DIR", own_data_dir())
+            .env("AMPOULE_DATA_DIR", &data_dir)
             .args(["serve", "--listen", "127.0.0.1:0"])
             .stderr(Stdio::piped())
             .spawn()
@@ -146,7 +154,7 @@ impl Service {
         };
         let log = Arc::new(Mutex::new(String::new()));
         follow(lines, Arc::clone(&log));
-        Self { child, address, log }
+        Self { child, address, data_dir, log }
     }
 
     /// Everything logged so far.
