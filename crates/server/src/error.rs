@@ -150,10 +150,15 @@ impl IntoResponse for ApiError {
             Self::Panicked => json(status, &detail("Internal Server Error")),
         };
         if closes {
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            close_after(&mut response);
         }
         response
     }
+}
+
+/// Ends the connection with this answer.
+pub(crate) fn close_after(response: &mut Response) {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
 }
 
 /// What a caller without the token is told, in the words of the contract.

@@ -20,7 +20,6 @@ use crate::exit::Failure;
 pub(super) const SYSTEM_FILE: &str = "/etc/ampoule/ampoule.toml";
 
 /// A value of the file.
-#[derive(Debug)]
 pub(super) struct Entry {
     pub(super) path: String,
     pub(super) given: Given,

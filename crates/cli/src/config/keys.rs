@@ -62,8 +62,7 @@ impl Key {
     }
 }
 
-/// A value as it was given.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A value as it was given. No `Debug`: it may be a token.
 pub(super) enum Given {
     Text(String),
     List(Vec<String>),

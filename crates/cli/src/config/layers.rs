@@ -51,8 +51,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// What of the machine decides: tests have their own.
-#[derive(Debug)]
+/// What of the machine decides: tests have their own. No `Debug`: a token may be among the variables.
 pub(crate) struct Host {
     pub(super) variables: Vec<(OsString, OsString)>,
     pub(super) is_root: bool,
@@ -128,7 +127,7 @@ fn set(
     };
     if (key.set)(config, given).is_none() {
         let value = match given {
-            _ if key.is_secret => "not allowed".to_owned(),
+            _ if key.is_secret => "malformed".to_owned(),
             Given::Text(text) => format!("`{text}`"),
             Given::List(values) => format!("`[{}]`", values.join(", ")),
         };

@@ -268,7 +268,7 @@ fn tokens_are_shown_nowhere() {
     let bad = Machine::new("bad-token", Some("auth.api_token = \"hid den\"")).refusal(&[]);
     assert_eq!(
         bad,
-        "FILE:1:18: `auth.api_token` is not allowed; hint: printable ASCII without spaces"
+        "FILE:1:18: `auth.api_token` is malformed; hint: printable ASCII without spaces"
     );
     let variables = [("SANDBOX_EXECUTOR_MANAGER_API_TOKEN", "hidden-token")];
     let config = Machine::new("token", None).with(&variables).load(&[]).unwrap();

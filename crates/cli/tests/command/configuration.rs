@@ -247,3 +247,30 @@ fn a_data_directory_that_cannot_be_written_to_is_told() {
         assert_nobody_listens(&address);
     }
 }
+
+#[test]
+fn the_queue_is_as_configured() {
+    let mut command = ampoule();
+    command.env("SANDBOX_EXECUTOR_MANAGER_POOL_SIZE", "1").env("AMPOULE_QUEUE_SIZE", "1");
+    command.env("AMPOULE_QUEUE_DEADLINE", "200ms").env("SANDBOX_TIMEOUT", "30m");
+    command.env("AMPOULE_LOG", "debug");
+    let mut service = Service::start_with(&mut command, &["--grace", "0"]);
+    service.until_ready();
+    // ["hang"] takes the only place, one more waits for its deadline, and a third finds the queue full.
+    let hang = json!({"code_b64": "WyJoYW5nIl0="});
+    let running = service.post(&hang);
+    // Two readiness runs and this one.
+    service.until_started(3);
+    let began = std::time::Instant::now();
+    let codes: Vec<Value> = [service.post(&hang), service.post(&hang)]
+        .map(|stream| answer(stream)["exit_code"].clone())
+        .into();
+    assert_eq!(codes, [-10, -10]);
+    assert!(
+        began.elapsed() >= std::time::Duration::from_millis(200),
+        "the deadline was waited for"
+    );
+    send(&service.child, Signal::TERM);
+    assert_eq!(answer(running)["exit_code"], -3);
+    assert_eq!(service.end().0, Some(0));
+}

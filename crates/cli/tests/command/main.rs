@@ -332,12 +332,7 @@ fn serve_stops_what_outlasts_the_grace() {
     // ["hang"]
     let stream = service.post(&json!({"code_b64": "WyJoYW5nIl0="}));
     // Two readiness runs and this one.
-    let mut started = 0;
-    while started < 3 {
-        let mut line = String::new();
-        assert_ne!(service.log.read_line(&mut line).unwrap(), 0, "it ended");
-        started += usize::from(line.contains("execution started"));
-    }
+    service.until_started(3);
     send(&service.child, rustix::process::Signal::TERM);
     assert_eq!(answer(stream)["exit_code"], -3);
     assert_eq!(service.end().0, Some(0));

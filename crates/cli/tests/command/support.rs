@@ -122,6 +122,29 @@ impl Service {
         self.post_with("", body)
     }
 
+    /// Waits until no readiness run takes a place any more.
+    pub(crate) fn until_ready(&self) {
+        let is_ready = || {
+            let mut stream = TcpStream::connect(&self.address).unwrap();
+            let request = "GET /readyz HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
+            stream.write_all(request.as_bytes()).unwrap();
+            answer(stream)["status"] == "ready"
+        };
+        while !is_ready() {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+
+    /// Waits until so many executions have started since the service has; its log must be at `debug`.
+    pub(crate) fn until_started(&mut self, count: usize) {
+        let mut started = 0;
+        while started < count {
+            let mut line = String::new();
+            assert_ne!(self.log.read_line(&mut line).unwrap(), 0, "it ended");
+            started += usize::from(line.contains("execution started"));
+        }
+    }
+
     /// Posts with further header lines.
     pub(crate) fn post_with(&self, headers: &str, body: &Value) -> TcpStream {
         let body = body.to_string();

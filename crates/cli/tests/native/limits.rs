@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use ampoule_testkit::Suite;
 use serde_json::{Value, json};
 
-use crate::support::{Service, ampoule, base64, done, unused_data_dir};
+use crate::support::{Service, ampoule, base64, done, own_data_dir, unused_data_dir};
 
 /// Runs Python with limits of its own.
 fn run_within(service: &Service, code: &str, limits: &Value) -> Value {
@@ -82,14 +82,24 @@ pub(crate) fn add(suite: &mut Suite) {
         let taken = taken.local_addr()?.to_string();
         let shared = Service::start();
         let unused = unused_data_dir();
-        for (listen, data_dir, said) in [
-            (taken.as_str(), unused.as_path(), "failed to listen on"),
-            ("0.0.0.0:0", &unused, "needs a token"),
-            ("127.0.0.1:0", &shared.data_dir, "another `ampoule serve`"),
+        let own = own_data_dir();
+        let free = "127.0.0.1:0";
+        for (listen, data_dir, memory, said) in [
+            (taken.as_str(), unused.as_path(), "256m", "failed to listen on"),
+            ("0.0.0.0:0", &unused, "256m", "needs a token"),
+            (free, &shared.data_dir, "256m", "another `ampoule serve`"),
+            // Only the provider knows what its interpreters start with.
+            (
+                free,
+                &own,
+                "1m",
+                "`limits.memory` is 1m (environment SANDBOX_MAX_MEMORY), and at least",
+            ),
         ] {
             // It returns when nobody holds the other end of its stderr any more.
             let mut command = ampoule();
-            command.args(["serve", "--listen", listen]).env("AMPOULE_DATA_DIR", data_dir);
+            command.args(["serve", "--listen", listen]);
+            command.env("AMPOULE_DATA_DIR", data_dir).env("SANDBOX_MAX_MEMORY", memory);
             let refused = done(&mut command);
             assert_eq!(refused.code, 2, "{refused:?}");
             assert!(refused.stderr.contains(said), "{refused:?}");

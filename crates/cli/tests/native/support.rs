@@ -56,7 +56,7 @@ pub(crate) fn unused_data_dir() -> PathBuf {
 }
 
 /// A data directory of one service alone, with the packages that all of them share.
-fn own_data_dir() -> PathBuf {
+pub(crate) fn own_data_dir() -> PathBuf {
     let directory = unused_data_dir();
     fs::create_dir_all(&directory).unwrap();
     symlink(default_data_dir().join("runtimes"), directory.join("runtimes")).unwrap();

@@ -53,7 +53,7 @@ use tracing::error;
 
 use self::artifacts::ArtifactBody;
 use crate::{
-    error::{ApiError, Problem, TOO_MANY, json, with_retry_after},
+    error::{ApiError, Problem, TOO_MANY, close_after, json, with_retry_after},
     http::{App, ExecutionSlot, read_body},
 };
 
@@ -149,7 +149,10 @@ pub(crate) fn too_many(retry_after: Duration) -> Response {
         detail: Some(TOO_MANY),
         ..RunResult::of_ours(id, -429, word, TOO_MANY.to_owned())
     };
-    with_retry_after(json(StatusCode::TOO_MANY_REQUESTS, &result), retry_after)
+    let mut response = json(StatusCode::TOO_MANY_REQUESTS, &result);
+    // The body that came with it was not read.
+    close_after(&mut response);
+    with_retry_after(response, retry_after)
 }
 
 async fn execute(app: &App, id: ExecutionId, request: ExecuteRequest) -> Response {

@@ -44,6 +44,7 @@ fn assert_too_many(answer: &Answer, retry_after: &str) {
     assert_eq!((&result["stdout"], &result["artifacts"]), (&json!(""), &json!([])));
     assert_eq!(result["result"], Value::Null);
     let head = &answer.head;
+    assert!(head.contains("connection: close"), "{head}");
     assert!(head.contains(&format!("retry-after: {retry_after}\r\n")), "{head}");
 }
 
