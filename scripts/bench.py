@@ -40,13 +40,17 @@ class Service:
     def __init__(self, url):
         parts = urllib.parse.urlsplit(url)
         self.connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=60)
+        self.headers = {"Content-Type": "application/json"}
+        # The service was started with the same environment, and then asks for it.
+        if token := os.environ.get("SANDBOX_EXECUTOR_MANAGER_API_TOKEN", "").strip():
+            self.headers["X-Sandbox-Token"] = token
 
     def run(self, language, source):
         code = base64.b64encode(source.encode()).decode()
         body = json.dumps({"code_b64": code, "language": language, "arguments": {}})
 
         def once():
-            self.connection.request("POST", "/run", body, {"Content-Type": "application/json"})
+            self.connection.request("POST", "/run", body, self.headers)
             answer = json.loads(self.connection.getresponse().read())
             if answer["status"] != "success" or answer["result"]["value"] != 1:
                 raise SystemExit(f"`POST /run` of {language} answered {answer}")

@@ -1,16 +1,18 @@
 //! What can be typed.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
-use ampoule_core::{parse_bytes, parse_duration};
 use clap::{Args, Parser, Subcommand};
 
-use crate::{exit::ExitCode, logging::LogFormat};
+use crate::{config::Layers, exit::ExitCode};
 
 /// Runs untrusted code in sandboxes that are used once and destroyed.
 #[derive(Debug, Parser)]
 #[command(name = "ampoule", version, after_help = ExitCode::help())]
 pub(crate) struct Arguments {
+    /// The configuration file [default: of the user, else `/etc/ampoule/ampoule.toml`]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -27,16 +29,20 @@ pub(crate) enum Command {
     Runtimes(RuntimesArguments),
     /// Looks for what is wrong on this machine
     Doctor(DoctorArguments),
+    /// Shows the configuration in effect, with the source of each value and without secrets
+    Config(ConfigArguments),
 }
 
 const SERVE_HELP: &str = "\
-Environment:
-  SANDBOX_EXECUTOR_MANAGER_POOL_SIZE  runs at the same time [default: the CPUs, at least 2]
-  SANDBOX_TIMEOUT                     wall clock of a run [default: 10s]
-  SANDBOX_MAX_MEMORY                  memory of a run [default: 256m]
-  SANDBOX_BASE_PYTHON_IMAGE           another name that `base_image` may have
-  SANDBOX_BASE_NODEJS_IMAGE           another name that `base_image` may have
-  AMPOULE_LOG                         what is logged, as in `debug` or `ampoule_server=debug` [default: info]
+Each flag has a key in ampoule.toml and a variable, and there are more of those: `ampoule config` lists
+them all with what is in effect. Of the executor manager's own variables these are honoured:
+  SANDBOX_EXECUTOR_MANAGER_POOL_SIZE              runs at the same time
+  SANDBOX_TIMEOUT, SANDBOX_MAX_MEMORY             limits of a run that asks for no others
+  SANDBOX_EXECUTOR_MANAGER_API_TOKEN              what callers must show
+  SANDBOX_EXECUTOR_MANAGER_ALLOW_UNAUTHENTICATED  listens beyond this machine without a token
+  SANDBOX_RUN_RATE_LIMIT                          how often one address may call /run
+  SANDBOX_RUN_PREAUTH_RATE_LIMIT                  how often one address may fail to show the token
+  SANDBOX_BASE_PYTHON_IMAGE, SANDBOX_BASE_NODEJS_IMAGE  other names that `base_image` may have
 ";
 
 #[derive(Args, Debug)]
@@ -49,12 +55,8 @@ pub(crate) struct RunArguments {
     /// The arguments of `main`: a JSON object, or `@FILE` that holds one
     #[arg(long, value_name = "JSON|@FILE")]
     pub(crate) args: Option<String>,
-    /// Its wall clock, as in `90s`, `1m30s` or `2.5` [default: 10s]
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-    pub(crate) timeout: Option<Duration>,
-    /// Its memory, as in `256m` or `1g` [default: 256m]
-    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
-    pub(crate) memory: Option<u64>,
+    #[command(flatten)]
+    pub(crate) settings: RunSettings,
     /// Prints one JSON object with everything about the run
     #[arg(long)]
     pub(crate) json: bool,
@@ -65,24 +67,101 @@ pub(crate) struct RunArguments {
 
 #[derive(Args, Debug)]
 pub(crate) struct ServeArguments {
-    /// Where to listen
-    #[arg(
-        long,
-        value_name = "ADDR:PORT",
-        env = "AMPOULE_LISTEN",
-        default_value = DEFAULT_LISTEN,
-        value_parser = parse_listen
-    )]
-    pub(crate) listen: String,
-    /// How long runs may go on after SIGTERM
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_grace)]
-    pub(crate) grace: Duration,
-    /// How the log is written [default: text on a terminal, else json]
+    #[command(flatten)]
+    pub(crate) settings: ServeSettings,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ConfigArguments {
+    /// Prints JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    run: RunSettings,
+    #[command(flatten)]
+    serve: ServeSettings,
+}
+
+// Values are read where those of the other layers are, so that each has one set of rules and words.
+
+/// Settings of a run that are flags too.
+#[derive(Args, Debug)]
+pub(crate) struct RunSettings {
+    /// Its wall clock, as in `90s`, `1m30s` or `2.5` [default: 10s]
+    #[arg(long, value_name = "DURATION")]
+    timeout: Option<String>,
+    /// Its memory, as in `256m` or `1g` [default: 256m]
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<String>,
+    /// Its CPU bandwidth, as in `1` or `0.5` [default: 1]
+    #[arg(long, value_name = "CPUS")]
+    cpus: Option<String>,
+    /// Its processes and threads at once [default: 64]
+    #[arg(long, value_name = "COUNT")]
+    processes: Option<String>,
+    /// What of stdout and stderr is kept, as in `1m` [default: 1m]
+    #[arg(long, value_name = "SIZE")]
+    output: Option<String>,
+    /// What it may reach: `none`, or `open` where the operator allows it [default: none]
+    #[arg(long, value_name = "POLICY")]
+    network: Option<String>,
+}
+
+impl RunSettings {
+    fn flags(&self) -> [(&'static str, &Option<String>); 6] {
+        [
+            ("--timeout", &self.timeout),
+            ("--memory", &self.memory),
+            ("--cpus", &self.cpus),
+            ("--processes", &self.processes),
+            ("--output", &self.output),
+            ("--network", &self.network),
+        ]
+    }
+}
+
+/// Settings of the service that are flags too.
+#[derive(Args, Debug)]
+pub(crate) struct ServeSettings {
+    /// Where to listen; beyond this machine a token is needed [default: 127.0.0.1:9385]
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<String>,
+    /// How long runs may go on after SIGTERM [default: 10s]
+    #[arg(long, value_name = "DURATION")]
+    grace: Option<String>,
+    /// How the log is written, `text` or `json` [default: text on a terminal, else json]
     #[arg(long, value_name = "FORMAT")]
-    pub(crate) log_format: Option<LogFormat>,
-    /// The largest request body
-    #[arg(long, value_name = "SIZE", default_value = "32m", value_parser = parse_bytes)]
-    pub(crate) max_body: u64,
+    log_format: Option<String>,
+    /// The largest request body [default: 32m]
+    #[arg(long, value_name = "SIZE")]
+    max_body: Option<String>,
+}
+
+impl ServeSettings {
+    fn flags(&self) -> [(&'static str, &Option<String>); 4] {
+        [
+            ("--listen", &self.listen),
+            ("--grace", &self.grace),
+            ("--log-format", &self.log_format),
+            ("--max-body", &self.max_body),
+        ]
+    }
+}
+
+impl Arguments {
+    /// What the command line says of the configuration.
+    pub(crate) fn layers(&self) -> Layers {
+        let flags: Vec<_> = match &self.command {
+            Command::Run(run) => run.settings.flags().into(),
+            Command::Serve(serve) => serve.settings.flags().into(),
+            Command::Config(config) => {
+                config.run.flags().into_iter().chain(config.serve.flags()).collect()
+            }
+            Command::Runtimes(_) | Command::Doctor(_) => Vec::new(),
+        };
+        let given = flags.into_iter().filter_map(|(flag, value)| Some((flag, value.clone()?)));
+        Layers { file: self.config.clone(), flags: given.collect() }
+    }
 }
 
 #[derive(Args, Debug)]
@@ -114,48 +193,28 @@ pub(crate) struct DoctorArguments {
     pub(crate) leaks: bool,
 }
 
-/// RAGFlow's port, for this machine only.
-const DEFAULT_LISTEN: &str = "127.0.0.1:9385";
-
-fn parse_listen(text: &str) -> Result<String, String> {
-    if text.is_empty() {
-        // Compose sets variables to nothing where it means that they are not set.
-        return Ok(DEFAULT_LISTEN.to_owned());
-    }
-    let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty());
-    match port.map(|(_, port)| port.parse::<u16>()) {
-        Some(Ok(_)) => Ok(text.to_owned()),
-        _ => Err("it is no address with a port; hint: as in `127.0.0.1:9385`".to_owned()),
-    }
-}
-
-/// A duration that may be nothing at all.
-fn parse_grace(text: &str) -> Result<Duration, String> {
-    match text.trim() {
-        "0" | "0s" => Ok(Duration::ZERO),
-        text => parse_duration(text).map_err(|error| error.to_string()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use clap::CommandFactory;
 
     use super::*;
+    use crate::config::KEYS;
 
     #[test]
     fn the_command_line_is_well_formed() {
         Arguments::command().debug_assert();
     }
 
+    /// Every flag is one of a key, and every key's flag can be typed.
     #[test]
-    fn addresses_need_a_port() {
-        for good in ["127.0.0.1:0", "[::1]:9385", "localhost:80"] {
-            assert!(parse_listen(good).is_ok(), "{good}");
-        }
-        assert_eq!(parse_listen("").unwrap(), DEFAULT_LISTEN);
-        for bad in ["9385", ":9385", "host:", "host:99999"] {
-            assert!(parse_listen(bad).is_err(), "{bad}");
-        }
+    fn flags_and_keys_name_each_other() {
+        let keys: BTreeSet<&str> = KEYS.iter().filter_map(|key| key.flag).collect();
+        let settings: Vec<String> = keys.iter().map(|flag| format!("{flag}=1")).collect();
+        let typed = ["ampoule", "config"].into_iter().chain(settings.iter().map(String::as_str));
+        let layers = Arguments::try_parse_from(typed).unwrap().layers();
+        let flags: BTreeSet<&str> = layers.flags.iter().map(|(flag, _)| *flag).collect();
+        assert_eq!(flags, keys);
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! arguments    what can be typed
-//! environment  the variables that are honoured, and which are not
+//! config/      what the operator decides: file, environment, flags
+//! data_dir     one service at a time on a data directory
 //! provider     the back-end, in two phases: before any thread, and inside the runtime
 //! commands/    one file each
 //! output       the only place that writes to stdout and stderr
@@ -13,7 +14,8 @@
 mod arguments;
 mod artifacts;
 mod commands;
-mod environment;
+mod config;
+mod data_dir;
 mod exit;
 mod json_text;
 mod logging;
@@ -38,10 +40,12 @@ pub fn main() -> ExitCode {
             return code;
         }
     };
+    let layers = arguments.layers();
     let done = match arguments.command {
-        Command::Run(run) => commands::run::run(run),
-        Command::Serve(serve) => commands::serve::serve(serve),
-        Command::Runtimes(runtimes) => commands::runtimes::runtimes(runtimes),
+        Command::Run(run) => commands::run::run(run, &layers),
+        Command::Serve(_) => commands::serve::serve(&layers),
+        Command::Runtimes(runtimes) => commands::runtimes::runtimes(runtimes, &layers),
+        Command::Config(config) => commands::config::config(&config, &layers),
         Command::Doctor(doctor) => commands::doctor::doctor(&doctor),
     };
     done.unwrap_or_else(|failure| {

@@ -15,17 +15,10 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// Starts the log at `level`, unless `AMPOULE_LOG` says otherwise.
-pub(crate) fn start(level: &str, format: Option<LogFormat>) -> Result<(), Failure> {
-    let filter = match std::env::var("AMPOULE_LOG") {
-        Ok(directives) if !directives.is_empty() => {
-            EnvFilter::try_new(&directives).map_err(|error| {
-                let hint = "hint: a level such as `debug`, or `ampoule_server=debug`";
-                Failure::usage(format!("AMPOULE_LOG is `{directives}` ({error}); {hint}"))
-            })?
-        }
-        _ => EnvFilter::new(level),
-    };
+/// Starts the log: `directives` say what is logged.
+pub(crate) fn start(directives: &str, format: Option<LogFormat>) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(directives)
+        .map_err(|error| Failure::usage(format!("`{directives}` is no log level ({error})")))?;
     let is_terminal = io::stderr().is_terminal();
     let automatic = if is_terminal { LogFormat::Text } else { LogFormat::Json };
     let log = fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(is_terminal);

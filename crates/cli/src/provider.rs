@@ -7,24 +7,21 @@
 //! Prepared::new (no thread yet; rights are given up) -> Prepared::connect (in the runtime) -> Provider
 //! ```
 
-use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{num::NonZeroUsize, path::Path, sync::Arc};
 
-use ampoule_core::{Language, Layer, Provider};
+use ampoule_core::{Language, Provider};
 use ampoule_jail::Keeper;
 use ampoule_providers::{
     memory::Memory,
     native::{Native, NativeConfig, NativeRuntime},
-    runtimes::{Catalogue, default_data_dir},
+    runtimes::Catalogue,
 };
 use tracing::warn;
 
-use crate::{environment::Environment, exit::Failure};
-
-/// The longest wall clock that anybody may ask for.
-const MAX_WALL: Duration = Duration::from_secs(3600);
-
-/// The most memory that anybody may ask for, in bytes.
-const MAX_MEMORY: u64 = 64 << 30;
+use crate::{
+    config::{Config, ProviderType},
+    exit::Failure,
+};
 
 /// What the back-end must be able to do.
 #[derive(Clone, Debug)]
@@ -35,8 +32,6 @@ pub(crate) struct Needs {
     pub(crate) only: Option<Language>,
     /// Whether this process does nothing more that needs the rights it was started with.
     pub(crate) gives_up_rights: bool,
-    /// What may be missing on this machine.
-    pub(crate) allow_missing: Vec<Layer>,
 }
 
 /// A back-end of which the first phase is done.
@@ -51,28 +46,24 @@ pub(crate) enum Prepared {
 impl Prepared {
     /// The first phase, before any thread exists.
     pub(crate) fn new(
-        environment: &Environment<'_>,
+        config: &Config,
         catalogue: &Catalogue,
         needs: &Needs,
     ) -> Result<Self, Failure> {
-        match environment.provider()?.as_deref() {
-            None | Some("native") => Self::native(catalogue, needs),
-            Some("memory") => Ok(Self::Memory),
-            Some(unknown) => {
-                let message = format!("AMPOULE_PROVIDER is `{unknown}`; hint: `native`");
-                Err(Failure::usage(message))
-            }
+        match config.provider {
+            ProviderType::Native => Self::native(config, catalogue, needs),
+            ProviderType::Memory => Ok(Self::Memory),
         }
     }
 
-    fn native(catalogue: &Catalogue, needs: &Needs) -> Result<Self, Failure> {
+    fn native(config: &Config, catalogue: &Catalogue, needs: &Needs) -> Result<Self, Failure> {
         let config = NativeConfig {
-            runtimes: runtimes(catalogue, needs.only.as_ref())?,
+            runtimes: runtimes(catalogue, &config.data_dir, needs.only.as_ref())?,
             slots: u32::try_from(needs.concurrency.get()).unwrap_or(u32::MAX),
-            max_wall: MAX_WALL,
-            max_memory: MAX_MEMORY,
-            id_base: NativeConfig::DEFAULT_ID_BASE,
-            allow_missing: needs.allow_missing.clone(),
+            max_wall: config.manager.bounds.wall,
+            max_memory: config.manager.bounds.memory,
+            id_base: config.id_base,
+            allow_missing: config.allow_missing.clone(),
         };
         let keeper = Native::spawn(&config)?;
         if needs.gives_up_rights {
@@ -93,13 +84,16 @@ impl Prepared {
 
 /// The runtimes whose interpreters are on this host. Without the only one that is asked for nothing
 /// can be done; of several those that are there are served, and readiness tells of the rest.
-fn runtimes(catalogue: &Catalogue, only: Option<&Language>) -> Result<Vec<NativeRuntime>, Failure> {
-    let data_dir = default_data_dir();
+fn runtimes(
+    catalogue: &Catalogue,
+    data_dir: &Path,
+    only: Option<&Language>,
+) -> Result<Vec<NativeRuntime>, Failure> {
     let mut found = Vec::new();
     for folder in
         catalogue.iter().filter(|folder| only.is_none_or(|only| only == folder.language()))
     {
-        match NativeRuntime::find(folder, &data_dir) {
+        match NativeRuntime::find(folder, data_dir) {
             Ok(runtime) => found.push(runtime),
             Err(error) if only.is_some() => return Err(error.into()),
             Err(error) => {

@@ -5,7 +5,9 @@
 //! ended is a value ([`Outcome`]); [`Error`] means that *we* failed.
 #![forbid(unsafe_code)]
 
+mod bounds;
 mod capabilities;
+mod destination;
 mod error;
 mod event;
 mod evidence;
@@ -21,10 +23,12 @@ mod runtime;
 mod text;
 mod verdict;
 
+pub use bounds::{Bounds, Excess};
 pub use capabilities::{
     CancelGrade, Capabilities, DestroyGrade, EvidenceGrade, IsolationLevel, IsolationReport,
     Meters, ProviderInfo, ValueChannel,
 };
+pub use destination::{Destination, DestinationError};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Artifact, Event, EventStream, Finished, SkippedArtifact};
 pub use evidence::{
@@ -34,7 +38,10 @@ pub use evidence::{
 pub use id::{ExecutionId, SandboxId};
 pub use language::Language;
 pub use layer::{Layer, UnknownLayer};
-pub use limits::{Limits, LimitsError, NetworkPolicy, OnOutputLimit, parse_bytes, parse_duration};
+pub use limits::{
+    Limits, LimitsError, NetworkPolicy, OnOutputLimit, format_bytes, format_cpus, format_duration,
+    parse_bytes, parse_cpus, parse_duration,
+};
 pub use program_error::ProgramError;
 pub use provider::{Provider, ProviderExt, Sandbox};
 pub use request::{

@@ -112,6 +112,12 @@ pub enum LimitsError {
     /// Not a duration.
     #[error("`{0}` is not a duration; hint: `90s`, `2m`, `1m30s`, `500ms`, or a number of seconds")]
     Duration(String),
+    /// Not a number of CPUs.
+    #[error("`{0}` is not a number of CPUs; hint: `1`, `0.5` or `2.25`")]
+    Cpus(String),
+    /// Not a number of processes.
+    #[error("`{0}` is not a number of processes; hint: a whole number from 1")]
+    Processes(String),
     /// Not a network policy.
     #[error("`{0}` is not a network policy; hint: `none` or `open`")]
     Network(String),
@@ -164,6 +170,51 @@ pub fn parse_duration(text: &str) -> Result<Duration, LimitsError> {
     Some(total).filter(|total| !total.is_zero()).ok_or_else(bad)
 }
 
+/// Reads a number of CPUs such as `1` or `0.5`, as thousandths of a CPU.
+pub fn parse_cpus(text: &str) -> Result<u32, LimitsError> {
+    let bad = || LimitsError::Cpus(text.to_owned());
+    let (whole, part) = text.trim().split_once('.').unwrap_or((text.trim(), "0"));
+    let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_digits(whole) || !is_digits(part) || part.len() > 3 {
+        return Err(bad());
+    }
+    let whole: u32 = whole.parse().map_err(|_| bad())?;
+    let part: u32 = format!("{part:0<3}").parse().map_err(|_| bad())?;
+    let millicpus = whole.checked_mul(1000).and_then(|whole| whole.checked_add(part));
+    millicpus.filter(|millicpus| *millicpus > 0).ok_or_else(bad)
+}
+
+/// Writes a size as [`parse_bytes`] reads it: in whole units where they fit, else in bytes.
+pub fn format_bytes(count: u64) -> String {
+    for (shift, unit) in [(30, "g"), (20, "m"), (10, "k")] {
+        if count >> shift > 0 && count.trailing_zeros() >= shift {
+            return format!("{}{unit}", count >> shift);
+        }
+    }
+    format!("{count}b")
+}
+
+/// Writes a duration as [`parse_duration`] reads it; what is shorter than a millisecond is left out.
+pub fn format_duration(duration: Duration) -> String {
+    if duration.subsec_millis() > 0 {
+        return format!("{}ms", duration.as_millis());
+    }
+    let seconds = duration.as_secs();
+    let parts = [(seconds / 3600, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
+    let text: String = parts
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, unit)| format!("{count}{unit}"))
+        .collect();
+    if text.is_empty() { "0s".to_owned() } else { text }
+}
+
+/// Writes thousandths of a CPU as [`parse_cpus`] reads them.
+pub fn format_cpus(millicpus: u32) -> String {
+    let text = format!("{}.{:03}", millicpus / 1000, millicpus % 1000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,6 +236,35 @@ mod tests {
         assert_eq!(parse_duration("2.5"), Ok(Duration::from_millis(2500)));
         for bad in ["", "s", "10x", "-1", "0", "0s", "nan", "inf", "1s2", "1e300", "99999999999h"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+    #[test]
+    fn cpus_are_read_in_thousandths() {
+        assert_eq!(parse_cpus("1"), Ok(1000));
+        assert_eq!(parse_cpus(" 0.5 "), Ok(500));
+        assert_eq!(parse_cpus("2.125"), Ok(2125));
+        for bad in ["", ".", "1.", ".5", "0", "0.0", "-1", "+1", "1e3", "0.0001", "5000000"] {
+            assert!(parse_cpus(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        for (text, bytes) in [("256m", 256 << 20), ("1025k", 1025 << 10), ("3b", 3)] {
+            assert_eq!((format_bytes(bytes), parse_bytes(text)), (text.to_owned(), Ok(bytes)));
+        }
+        for (text, millis) in [("1h", 3_600_000), ("1m30s", 90_000), ("2500ms", 2500)] {
+            let duration = Duration::from_millis(millis);
+            assert_eq!(
+                (format_duration(duration), parse_duration(text)),
+                (text.to_owned(), Ok(duration))
+            );
+        }
+        for (text, millicpus) in [("1", 1000), ("0.5", 500), ("10", 10_000), ("0.01", 10)] {
+            assert_eq!(
+                (format_cpus(millicpus), parse_cpus(text)),
+                (text.to_owned(), Ok(millicpus))
+            );
         }
     }
 }

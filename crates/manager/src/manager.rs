@@ -3,7 +3,8 @@
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use ampoule_core::{
-    CancellationToken, Collector, ExecuteRequest, ExecutionId, ExecutionResult, Provider, Result,
+    Bounds, CancellationToken, Collector, Error, ErrorKind, Excess, ExecuteRequest, ExecutionId,
+    ExecutionResult, Provider, Result, SandboxSpec,
 };
 use ampoule_providers::gate;
 use tracing::info;
@@ -23,6 +24,8 @@ pub struct ManagerConfig {
     pub queue: usize,
     /// How long a request may wait for a place.
     pub queue_deadline: Duration,
+    /// What a request may ask for at most, at whichever door.
+    pub bounds: Bounds,
 }
 
 impl Default for ManagerConfig {
@@ -32,6 +35,7 @@ impl Default for ManagerConfig {
             concurrency: NonZeroUsize::new(cpus).unwrap_or(NonZeroUsize::MIN).max(TWO),
             queue: 256,
             queue_deadline: Duration::from_secs(60),
+            bounds: Bounds::default(),
         }
     }
 }
@@ -53,6 +57,7 @@ pub struct Manager {
     provider: Arc<dyn Provider>,
     admission: Arc<Admission>,
     lifecycle: Arc<Lifecycle>,
+    bounds: Bounds,
 }
 
 impl Manager {
@@ -60,7 +65,7 @@ impl Manager {
     pub fn new(provider: Arc<dyn Provider>, config: ManagerConfig) -> Self {
         let lifecycle = Arc::new(Lifecycle::default());
         let admission = Arc::new(Admission::new(config, lifecycle.stopping()));
-        Self { provider, admission, lifecycle }
+        Self { provider, admission, lifecycle, bounds: config.bounds }
     }
 
     /// The provider.
@@ -73,9 +78,22 @@ impl Manager {
         self.admission.load()
     }
 
+    /// Everything that `spec` asks for and that the operator or the provider does not allow, each
+    /// field once, so that a door can say all of it in its own shape.
+    pub fn excesses(&self, spec: &SandboxSpec) -> Vec<Excess> {
+        let mut found = self.bounds.excesses(&spec.limits, spec.network);
+        for excess in gate::excesses(&self.provider.capabilities(), spec) {
+            if found.iter().all(|known| known.field != excess.field) {
+                found.push(excess);
+            }
+        }
+        found
+    }
+
     /// Runs one program and gives its events as they happen.
     ///
-    /// - What the provider does not declare is refused before the request waits.
+    /// - What is outside of the operator's bounds, and what the provider does not declare, is refused
+    ///   before the request waits.
     /// - Without a free place the request waits in the queue: [`Busy`] if that is full or the
     ///   deadline passes, [`Unavailable`] after [`Manager::shutdown`] began, [`Cancelled`] if
     ///   `cancel` fires. A caller who drops the future leaves the queue.
@@ -90,7 +108,12 @@ impl Manager {
         request: ExecuteRequest,
         cancel: CancellationToken,
     ) -> Result<Execution> {
-        gate::check(&self.provider.capabilities(), &request.spec())?;
+        let spec = request.spec();
+        if let Some(excess) = self.bounds.excesses(&spec.limits, spec.network).first() {
+            let message = excess.to_string();
+            return Err(Error::new(ErrorKind::InvalidRequest, "admit the run", message));
+        }
+        gate::check(&self.provider.capabilities(), &spec)?;
         let (id, language) = (request.id.clone(), request.language.clone());
         let place = match self.admission.admit(&cancel).await {
             Ok(place) => place,

@@ -33,6 +33,7 @@ fn config(concurrency: usize, queue: usize) -> ManagerConfig {
         concurrency: NonZeroUsize::new(concurrency).unwrap(),
         queue,
         queue_deadline: LONG,
+        ..ManagerConfig::default()
     }
 }
 
@@ -278,4 +279,22 @@ async fn shutdown_cancels_what_outlasts_the_grace() {
 fn ids_are_unique() {
     let ids: std::collections::HashSet<_> = (0..1000).map(|_| new_execution_id()).collect();
     assert_eq!(ids.len(), 1000);
+}
+
+#[tokio::test]
+async fn what_is_outside_the_operators_bounds_is_refused_before_anything_is_created() {
+    let mut narrow = config(1, 1);
+    narrow.bounds.wall = Duration::from_secs(60);
+    let bench = bench_with(MemoryConfig::default(), narrow);
+    let error = bench.execute(r#"["arguments"]"#).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidRequest);
+    assert_eq!(error.message(), "`timeout` is 10m, and at most 1m is allowed");
+    let mut asked = request(r#"["arguments"]"#);
+    // Beyond the bounds and beyond the provider: said once.
+    asked.limits.memory = 128 << 30;
+    asked.network = NetworkPolicy::Open;
+    let told: Vec<_> =
+        bench.manager.excesses(&asked.spec()).iter().map(|excess| excess.field).collect();
+    assert_eq!(told, ["timeout", "memory", "network"]);
+    bench.assert_all_destroyed(0).await;
 }

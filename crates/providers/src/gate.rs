@@ -3,7 +3,9 @@
 //! What does not fit is refused with the field, what was asked and what is allowed. Nothing is
 //! clamped quietly: a caller who asks for ten minutes and gets one would blame the program.
 
-use ampoule_core::{Capabilities, Error, ErrorKind, Result, SandboxSpec};
+use ampoule_core::{
+    Capabilities, Error, ErrorKind, Excess, Result, SandboxSpec, format_bytes, format_duration,
+};
 
 const OPERATION: &str = "create a sandbox";
 
@@ -32,37 +34,42 @@ pub fn check(capabilities: &Capabilities, spec: &SandboxSpec) -> Result<()> {
         );
         return Err(Error::new(ErrorKind::Unsupported, OPERATION, message));
     }
-    let limits = &spec.limits;
-    let out_of_range = |field: &str, asked: String, bound: &str, allowed: String| {
-        let message = format!("`{field}` is {asked}, and {bound} {allowed} is allowed");
-        Err(Error::new(ErrorKind::InvalidRequest, OPERATION, message))
-    };
-    if limits.wall.is_zero() {
-        return out_of_range("wall", "0s".to_owned(), "more than", "0s".to_owned());
+    match excesses(capabilities, spec).first() {
+        Some(excess) => Err(Error::new(ErrorKind::InvalidRequest, OPERATION, excess.to_string())),
+        None => Ok(()),
     }
-    if limits.wall > capabilities.max_wall {
-        let (asked, allowed) = (limits.wall, capabilities.max_wall);
-        return out_of_range("wall", format!("{asked:?}"), "at most", format!("{allowed:?}"));
-    }
-    if limits.memory > capabilities.max_memory {
-        let (asked, allowed) = (bytes(limits.memory), bytes(capabilities.max_memory));
-        return out_of_range("memory", asked, "at most", allowed);
-    }
-    if limits.memory < capabilities.min_memory {
-        let (asked, allowed) = (bytes(limits.memory), bytes(capabilities.min_memory));
-        return out_of_range("memory", asked, "at least", allowed);
-    }
-    Ok(())
 }
 
-/// A size as people write it: whole units where they fit, else bytes.
-fn bytes(count: u64) -> String {
-    for (shift, unit) in [(30, "g"), (20, "m"), (10, "k")] {
-        if count >> shift > 0 && count.trailing_zeros() >= shift {
-            return format!("{}{unit}", count >> shift);
-        }
+/// Everything that `spec` asks for and that is outside of what the provider can do.
+pub fn excesses(capabilities: &Capabilities, spec: &SandboxSpec) -> Vec<Excess> {
+    let (limits, mut found) = (&spec.limits, Vec::new());
+    if limits.wall.is_zero() {
+        let (asked, allowed) = ("0s".to_owned(), "0s".to_owned());
+        found.push(Excess { field: "timeout", asked, rule: "more than", allowed });
     }
-    format!("{count} bytes")
+    if limits.wall > capabilities.max_wall {
+        let allowed = format_duration(capabilities.max_wall);
+        let asked = format_duration(limits.wall);
+        found.push(Excess { field: "timeout", asked, rule: "at most", allowed });
+    }
+    let memory = |rule, bound| Excess {
+        field: "memory",
+        asked: format_bytes(limits.memory),
+        rule,
+        allowed: format_bytes(bound),
+    };
+    if limits.memory > capabilities.max_memory {
+        found.push(memory("at most", capabilities.max_memory));
+    }
+    if limits.memory < capabilities.min_memory {
+        found.push(memory("at least", capabilities.min_memory));
+    }
+    if !capabilities.networks.contains(&spec.network) {
+        let known: Vec<&str> = capabilities.networks.iter().map(|n| n.as_str()).collect();
+        let (asked, allowed) = (spec.network.as_str().to_owned(), known.join(", "));
+        found.push(Excess { field: "network", asked, rule: "only", allowed });
+    }
+    found
 }
 
 #[cfg(test)]
@@ -101,10 +108,10 @@ mod tests {
         for error in [&wall, &most, &least, &none] {
             assert_eq!(error.kind(), ErrorKind::InvalidRequest);
         }
-        assert_eq!(wall.message(), "`wall` is 7200s, and at most 3600s is allowed");
+        assert_eq!(wall.message(), "`timeout` is 2h, and at most 1h is allowed");
         assert_eq!(most.message(), "`memory` is 1048576g, and at most 4g is allowed");
         assert_eq!(least.message(), "`memory` is 1m, and at least 16m is allowed");
-        assert_eq!(none.message(), "`wall` is 0s, and more than 0s is allowed");
+        assert_eq!(none.message(), "`timeout` is 0s, and more than 0s is allowed");
     }
 
     #[test]
@@ -120,12 +127,6 @@ mod tests {
             error.message(),
             "`network` is `open`, which is not available; hint: available here are none"
         );
-    }
-
-    #[test]
-    fn sizes_are_written_in_whole_units() {
-        assert_eq!(bytes(256 << 20), "256m");
-        assert_eq!(bytes((1 << 20) + 1), "1048577 bytes");
     }
 
     #[test]

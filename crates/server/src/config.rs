@@ -2,15 +2,23 @@
 
 use std::time::Duration;
 
-use ampoule_core::Limits;
+use ampoule_core::{Limits, NetworkPolicy};
 
-use crate::Languages;
+use crate::{ApiToken, Languages, Rate};
 
 /// How the service behaves.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
-    /// What each run may use: `/run` has no field for it.
+    /// What a run may use whose request says nothing of it.
     pub limits: Limits,
+    /// What a run may reach whose request says nothing of it.
+    pub network: NetworkPolicy,
+    /// What every caller must show, but for health and readiness; without it nobody is asked.
+    pub token: Option<ApiToken>,
+    /// How often one address may call `/run`.
+    pub run_rate: Option<Rate>,
+    /// How often one address may fail to show the token.
+    pub preauth_rate: Option<Rate>,
     /// The languages that callers may name. The service is ready when each of them has run.
     pub languages: Languages,
     /// The values of `base_image` that `/run` takes.
@@ -30,6 +38,10 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             limits: Limits::default(),
+            network: NetworkPolicy::None,
+            token: None,
+            run_rate: None,
+            preauth_rate: Some(Rate::PREAUTH),
             languages: Languages::default(),
             base_images: ["sandbox-base-python:latest", "sandbox-base-nodejs:latest"]
                 .map(str::to_owned)

@@ -5,6 +5,8 @@
 //! | [`ApiError::Invalid`] | 422 | `{"detail": [{"loc", "msg", "type"}, …]}`, a problem per field |
 //! | [`ApiError::TooLarge`] | 413 | the same shape, `loc` is `["body"]` |
 //! | [`ApiError::TooSlow`] | 408 | the same shape |
+//! | [`ApiError::Unauthorized`] | 401 | `{"detail": "Missing or invalid sandbox executor API token"}` |
+//! | [`ApiError::TooMany`] | 429 | `{"detail": "Too many requests, please try again later"}`; on `/run` a whole result |
 //! | [`ApiError::Unreadable`] | 400 | the same shape |
 //! | [`ApiError::NotFound`] | 404 | `{"detail": "Not Found"}` |
 //! | [`ApiError::MethodNotAllowed`] | 405 | `{"detail": "Method Not Allowed"}` |
@@ -12,6 +14,8 @@
 //!
 //! The shapes are FastAPI's and the types pydantic's, because RAGFlow's clients know them. What the
 //! caller sent is never repeated.
+
+use std::time::Duration;
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -37,6 +41,8 @@ pub(crate) enum ApiError {
     Invalid(Vec<Problem>),
     TooLarge { limit: usize },
     TooSlow,
+    Unauthorized,
+    TooMany { retry_after: Duration },
     Unreadable,
     NotFound,
     MethodNotAllowed,
@@ -79,6 +85,16 @@ impl Problem {
     ) -> Self {
         Self { loc: vec![Place::Name("body"), Place::Name(field)], msg: msg.into(), kind }
     }
+
+    /// Something about one limit.
+    pub(crate) fn of_limit(
+        limit: &'static str,
+        kind: &'static str,
+        msg: impl Into<String>,
+    ) -> Self {
+        let loc = [Place::Name("body"), Place::Name("limits"), Place::Name(limit)];
+        Self { loc: loc.into(), msg: msg.into(), kind }
+    }
 }
 
 #[derive(Serialize)]
@@ -92,6 +108,8 @@ impl ApiError {
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Unreadable => StatusCode::BAD_REQUEST,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -104,7 +122,10 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = self.status();
         // A body that was not read to its end leaves the connection unfit for another request.
-        let closes = matches!(self, Self::TooLarge { .. } | Self::TooSlow | Self::Unreadable);
+        let closes = !matches!(
+            self,
+            Self::Invalid(_) | Self::NotFound | Self::MethodNotAllowed | Self::Panicked
+        );
         let of_body = |kind, msg: String| json(status, &detail([Problem::of_body(kind, msg)]));
         let mut response = match self {
             Self::Invalid(problems) => json(status, &detail(problems)),
@@ -117,15 +138,42 @@ impl IntoResponse for ApiError {
             ),
             Self::TooSlow => of_body("timeout", "the body came too slowly".to_owned()),
             Self::Unreadable => of_body("unreadable", "the body could not be read".to_owned()),
+            Self::Unauthorized => {
+                let challenge = [(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))];
+                (challenge, json(status, &detail(UNAUTHORIZED))).into_response()
+            }
+            Self::TooMany { retry_after } => {
+                with_retry_after(json(status, &detail(TOO_MANY)), retry_after)
+            }
             Self::NotFound => json(status, &detail("Not Found")),
             Self::MethodNotAllowed => json(status, &detail("Method Not Allowed")),
             Self::Panicked => json(status, &detail("Internal Server Error")),
         };
         if closes {
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            close_after(&mut response);
         }
         response
     }
+}
+
+/// Ends the connection with this answer.
+pub(crate) fn close_after(response: &mut Response) {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+}
+
+/// What a caller without the token is told, in the words of the contract.
+const UNAUTHORIZED: &str = "Missing or invalid sandbox executor API token";
+
+/// What a caller beyond a rate limit is told, in the words of the contract.
+pub(crate) const TOO_MANY: &str = "Too many requests, please try again later";
+
+/// Says in whole seconds when to come again.
+pub(crate) fn with_retry_after(mut response: Response, retry_after: Duration) -> Response {
+    let seconds = retry_after.as_millis().div_ceil(1000).max(1);
+    if let Ok(value) = HeaderValue::from_str(&seconds.to_string()) {
+        response.headers_mut().insert(header::RETRY_AFTER, value);
+    }
+    response
 }
 
 fn detail<T: Serialize>(detail: T) -> Detail<T> {

@@ -9,7 +9,12 @@ use std::{io, sync::Arc, time::Duration};
 
 use ampoule_manager::Manager;
 use axum::Router;
-use hyper::server::conn::http1;
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::http1,
+    service::{Service, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
@@ -21,7 +26,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     ServeError, ServerConfig,
-    http::{App, router},
+    http::{Access, App, Peer, router},
     readiness::Readiness,
 };
 
@@ -38,7 +43,8 @@ impl Server {
     /// A service over `manager`.
     pub fn new(manager: Manager, config: ServerConfig) -> Self {
         let readiness = Arc::new(Readiness::new(&config));
-        Self { app: App { manager, config: Arc::new(config), readiness } }
+        let access = Arc::new(Access::new(&config));
+        Self { app: App { manager, config: Arc::new(config), readiness, access } }
     }
 
     /// The routes alone, without connections of their own and without readiness runs.
@@ -57,7 +63,7 @@ impl Server {
         let address = listener.local_addr().map_err(ServeError::Listen)?;
         info!(%address, "listening");
         let connections = Connections::new(self.router(), &self.app.config);
-        let App { manager, config, readiness } = self.app;
+        let App { manager, config, readiness, .. } = self.app;
         tokio::select! {
             biased;
             () = shutdown => {}
@@ -113,7 +119,7 @@ impl Connections {
     async fn accept(&self, listener: &TcpListener) {
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => self.serve(stream),
+                Ok((stream, peer)) => self.serve(stream, Peer(peer.ip())),
                 Err(error) => {
                     // The client gave up, or we are out of descriptors: neither is a reason to end.
                     warn!(%error, "a connection could not be accepted");
@@ -123,14 +129,19 @@ impl Connections {
         }
     }
 
-    fn serve(&self, stream: TcpStream) {
+    fn serve(&self, stream: TcpStream, peer: Peer) {
         if let Err(error) = set_options(&stream, self.read_timeout) {
             debug!(%error, "socket options could not be set");
         }
+        let router = TowerToHyperService::new(self.router.clone());
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer);
+            router.call(request)
+        });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.read_timeout)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(self.router.clone()));
+            .serve_connection(TokioIo::new(stream), service);
         let connection = self.graceful.watch(connection);
         let cut = self.cut.clone();
         tokio::spawn(async move {

@@ -10,8 +10,8 @@ use std::{
 
 use ampoule_core::{
     Arguments, Artifact, CancellationToken, Code, Culprit, Error, Event, Evidence, ExecuteRequest,
-    ExecutionId, Finished, IsolationReport, Language, Layer, Limits, NetworkPolicy, Outcome,
-    RawValue, SkippedArtifact, Usage,
+    ExecutionId, Finished, IsolationReport, Language, Layer, Outcome, RawValue, SkippedArtifact,
+    Usage,
 };
 use ampoule_manager::{Execution, Manager, ManagerConfig, new_execution_id, shown_name, summary};
 use ampoule_providers::runtimes::Catalogue;
@@ -22,7 +22,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::{
     arguments::RunArguments,
     artifacts::{ArtifactDirectory, NotWritten},
-    environment::Environment,
+    config::{Config, Layers},
     exit::{ExitCode, Failure},
     json_text::lay_out,
     logging,
@@ -34,21 +34,21 @@ use crate::{
 const MAX_INPUT: u64 = 32 << 20;
 
 /// Runs one program.
-pub(crate) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
-    logging::start("error", Some(logging::LogFormat::Text))?;
+pub(crate) fn run(arguments: RunArguments, layers: &Layers) -> Result<ExitCode, Failure> {
+    let mut config = Config::load(layers)?;
+    // One program, and somebody who sees the line that says so.
+    config.allow_missing.push(Layer::Cgroup);
+    logging::start(config.log.as_deref().unwrap_or("error"), Some(logging::LogFormat::Text))?;
     let catalogue = Catalogue::builtin();
-    let request = read_request(&arguments, &catalogue)?;
+    let request = read_request(&arguments, &config, &catalogue)?;
     let directory = arguments.artifacts.as_deref().map(ArtifactDirectory::create).transpose()?;
-    let environment = Environment(&|name| std::env::var_os(name));
     let needs = Needs {
         concurrency: NonZeroUsize::MIN,
         only: Some(request.language.clone()),
         // The artifacts go where the user may write, and another id may not.
         gives_up_rights: directory.is_none(),
-        // One program, and somebody who sees the line that says so.
-        allow_missing: vec![Layer::Cgroup],
     };
-    let prepared = Prepared::new(&environment, &catalogue, &needs)?;
+    let prepared = Prepared::new(&config, &catalogue, &needs)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -57,9 +57,8 @@ pub(crate) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
         let cancel = CancellationToken::new();
         cancel_on_signals(&cancel)?;
         let provider = prepared.connect().await?;
-        let config =
-            ManagerConfig { concurrency: NonZeroUsize::MIN, queue: 0, ..ManagerConfig::default() };
-        let manager = Manager::new(provider, config);
+        let only_one = ManagerConfig { concurrency: NonZeroUsize::MIN, queue: 0, ..config.manager };
+        let manager = Manager::new(provider, only_one);
         let id = request.id.clone();
         let report = match manager.execute(request, cancel.clone()).await {
             Ok(execution) if arguments.json => collect(execution, directory.as_ref()).await,
@@ -89,6 +88,7 @@ fn cancel_on_signals(cancel: &CancellationToken) -> Result<(), Failure> {
 
 fn read_request(
     arguments: &RunArguments,
+    config: &Config,
     catalogue: &Catalogue,
 ) -> Result<ExecuteRequest, Failure> {
     let language = language_of(arguments, catalogue)?;
@@ -105,16 +105,13 @@ fn read_request(
             Arguments::parse(&text).map_err(|error| Failure::usage(format!("--args: {error}")))?
         }
     };
-    let mut limits = Limits::default();
-    limits.wall = arguments.timeout.unwrap_or(limits.wall);
-    limits.memory = arguments.memory.unwrap_or(limits.memory);
     Ok(ExecuteRequest {
         id: new_execution_id(),
         language,
         code,
         arguments: values,
-        limits,
-        network: NetworkPolicy::None,
+        limits: config.limits,
+        network: config.network,
     })
 }
 

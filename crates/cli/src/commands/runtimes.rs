@@ -1,25 +1,29 @@
 //! `ampoule runtimes`: the interpreters and packages that programs find.
 
-use std::{fmt::Write, path::PathBuf};
+use std::{
+    fmt::Write,
+    path::{Path, PathBuf},
+};
 
 use ampoule_providers::runtimes::{
-    Catalogue, RuntimeFolder, RuntimeStatus, default_data_dir, install, resolve_from_environment,
-    status,
+    Catalogue, RuntimeFolder, RuntimeStatus, install, resolve_from_environment, status,
 };
 use serde::Serialize;
 
 use crate::{
     arguments::{RuntimesArguments, RuntimesCommand},
+    config::{Config, Layers},
     exit::{ExitCode, Failure},
     output,
 };
 
 /// Shows or prepares runtimes.
-pub(crate) fn runtimes(arguments: RuntimesArguments) -> Result<ExitCode, Failure> {
+pub(crate) fn runtimes(arguments: RuntimesArguments, layers: &Layers) -> Result<ExitCode, Failure> {
     let catalogue = Catalogue::builtin();
+    let Config { data_dir, .. } = Config::load(layers)?;
     match arguments.command {
-        RuntimesCommand::List { json } => list(&catalogue, json),
-        RuntimesCommand::Install { languages } => install_all(&catalogue, &languages),
+        RuntimesCommand::List { json } => list(&catalogue, &data_dir, json),
+        RuntimesCommand::Install { languages } => install_all(&catalogue, &data_dir, &languages),
     }
 }
 
@@ -74,10 +78,9 @@ impl From<RuntimeStatus> for Report {
     }
 }
 
-fn list(catalogue: &Catalogue, json: bool) -> Result<ExitCode, Failure> {
-    let data_dir = default_data_dir();
+fn list(catalogue: &Catalogue, data_dir: &Path, json: bool) -> Result<ExitCode, Failure> {
     let reports: Vec<Report> =
-        catalogue.iter().map(|folder| status(folder, &data_dir).into()).collect();
+        catalogue.iter().map(|folder| status(folder, data_dir).into()).collect();
     let text = if json {
         serde_json::to_string_pretty(&reports)
             .map_err(|error| Failure::platform(format!("failed to write the list: {error}")))?
@@ -112,19 +115,22 @@ fn told(report: &Report) -> String {
 
 /// Installs the packages of the named languages, or of all; goes on after a failure and fails in
 /// the end.
-fn install_all(catalogue: &Catalogue, names: &[String]) -> Result<ExitCode, Failure> {
+fn install_all(
+    catalogue: &Catalogue,
+    data_dir: &Path,
+    names: &[String],
+) -> Result<ExitCode, Failure> {
     let folders: Vec<&RuntimeFolder> = if names.is_empty() {
         catalogue.iter().filter(|folder| folder.manifest.packages.is_some()).collect()
     } else {
         names.iter().map(|name| catalogue.get(name)).collect::<Result<_, _>>()?
     };
-    let data_dir = default_data_dir();
     let mut code = ExitCode::Success;
     for folder in folders {
         let language = folder.language();
         let installed = resolve_from_environment(&folder.manifest).and_then(|interpreter| {
             interpreter.check_version(&folder.manifest)?;
-            install(folder, &interpreter, &data_dir, &mut |line| {
+            install(folder, &interpreter, data_dir, &mut |line| {
                 output::note(&format!("{language}: {line}"));
             })
         });

@@ -1,22 +1,26 @@
 //! `ampoule serve`: the HTTP service.
 //!
 //! ```text
-//! environment -> listening socket -> provider (first phase) -> runtime -> provider (second phase)
-//!     -> serve until SIGTERM or SIGINT -> grace -> nothing left -> exit
+//! configuration -> listening socket -> data directory -> provider (first phase) -> runtime
+//!     -> provider (second phase) -> serve until SIGTERM or SIGINT -> grace -> nothing left -> exit
 //! ```
 
-use std::{net::TcpListener, sync::Arc, time::Duration};
+use std::{
+    net::{SocketAddr, TcpListener, ToSocketAddrs},
+    sync::Arc,
+    time::Duration,
+};
 
-use ampoule_core::{CancellationToken, ErrorKind, Limits, NetworkPolicy, Provider, SandboxSpec};
-use ampoule_manager::{Manager, ManagerConfig};
+use ampoule_core::{CancellationToken, Provider, SandboxSpec};
+use ampoule_manager::Manager;
 use ampoule_providers::{gate, runtimes::Catalogue};
 use ampoule_server::{Languages, Server, ServerConfig};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::{
-    arguments::ServeArguments,
-    environment::Environment,
+    config::{Config, Layers},
+    data_dir::DataDirClaim,
     exit::{ExitCode, Failure},
     logging,
     provider::{Needs, Prepared},
@@ -29,33 +33,23 @@ const WORKERS: usize = 2;
 const HEALTH_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Serves until a signal ends it.
-pub(crate) fn serve(arguments: ServeArguments) -> Result<ExitCode, Failure> {
-    logging::start("info", arguments.log_format)?;
-    let environment = Environment(&|name| std::env::var_os(name));
-    let settings = environment.serve()?;
-    for name in &settings.not_applied {
-        debug!(name, "a variable of RAGFlow's own side is not applied here");
+pub(crate) fn serve(layers: &Layers) -> Result<ExitCode, Failure> {
+    let config = Config::load(layers)?;
+    logging::start(config.log.as_deref().unwrap_or("info"), config.log_format)?;
+    for foreign in &config.origin.not_applied {
+        debug!(name = foreign.name, "a variable of RAGFlow's own side is not applied here");
+    }
+    for problem in &config.origin.unknown {
+        warn!("{problem}");
     }
     let catalogue = Catalogue::builtin();
-    let mut config = ServerConfig { grace: arguments.grace, ..ServerConfig::default() };
-    config.languages = Languages::new(
-        catalogue.iter().map(|folder| (folder.language().clone(), folder.manifest.aliases.clone())),
-    );
-    config.max_body = usize::try_from(arguments.max_body).unwrap_or(usize::MAX);
-    config.limits.memory = settings.memory.unwrap_or(config.limits.memory);
-    config.limits.wall = settings.timeout.unwrap_or(config.limits.wall);
-    config.base_images.extend(settings.base_images);
-    let mut manager = ManagerConfig::default();
-    manager.concurrency = settings.pool_size.unwrap_or(manager.concurrency);
-
-    let listener = listen(&arguments.listen)?;
-    let needs = Needs {
-        concurrency: manager.concurrency,
-        only: None,
-        gives_up_rights: true,
-        allow_missing: Vec::new(),
-    };
-    let prepared = Prepared::new(&environment, &catalogue, &needs)?;
+    let server_config = server_config(&config, &catalogue)?;
+    let addresses = addresses(&config)?;
+    let listener = listen(&config.listen, &addresses)?;
+    let _claim = DataDirClaim::new(&config.data_dir)?;
+    let needs =
+        Needs { concurrency: config.manager.concurrency, only: None, gives_up_rights: true };
+    let prepared = Prepared::new(&config, &catalogue, &needs)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()
@@ -65,10 +59,10 @@ pub(crate) fn serve(arguments: ServeArguments) -> Result<ExitCode, Failure> {
         let [first, second] = stop_signals()?;
         let provider = prepared.connect().await?;
         let watched = Arc::clone(&provider);
-        check_limits(&*provider, config.limits)?;
+        check_limits(&*provider, &config)?;
         let listener = tokio::net::TcpListener::from_std(listener)
             .map_err(|error| Failure::platform(format!("failed to listen: {error}")))?;
-        let server = Server::new(Manager::new(provider, manager), config);
+        let server = Server::new(Manager::new(provider, config.manager), server_config);
         let mut lost = None;
         let until = async {
             tokio::select! {
@@ -106,14 +100,63 @@ async fn provider_lost(provider: &dyn Provider) -> String {
     }
 }
 
-fn listen(address: &str) -> Result<TcpListener, Failure> {
-    let listening = TcpListener::bind(address).and_then(|listener| {
+/// What the doors are told.
+fn server_config(config: &Config, catalogue: &Catalogue) -> Result<ServerConfig, Failure> {
+    let defaults = ServerConfig::default();
+    let images = [&config.python_image, &config.nodejs_image].into_iter().flatten().cloned();
+    Ok(ServerConfig {
+        limits: config.limits,
+        network: config.network,
+        token: config.token()?,
+        run_rate: config.run_rate,
+        preauth_rate: config.preauth_rate,
+        languages: Languages::new(
+            catalogue
+                .iter()
+                .map(|folder| (folder.language().clone(), folder.manifest.aliases.clone())),
+        ),
+        base_images: defaults.base_images.iter().cloned().chain(images).collect(),
+        max_body: usize::try_from(config.max_body).unwrap_or(usize::MAX),
+        grace: config.grace,
+        ..defaults
+    })
+}
+
+/// The addresses to listen on. Beyond this machine only with a token, or with the word of the operator
+/// that none is wanted.
+fn addresses(config: &Config) -> Result<Vec<SocketAddr>, Failure> {
+    let listen = &config.listen;
+    let found = listen.to_socket_addrs().map_err(|error| {
+        let hint = "hint: an address with a port, as in `127.0.0.1:9385`";
+        Failure::usage(format!(
+            "failed to find the address `{listen}` to listen on: {error}; {hint}"
+        ))
+    })?;
+    let addresses: Vec<SocketAddr> = found.collect();
+    let is_beyond = addresses.iter().any(|address| !address.ip().to_canonical().is_loopback());
+    let has_token = config.api_token.is_some() || config.api_token_file.is_some();
+    if is_beyond && !has_token {
+        if !config.allow_unauthenticated {
+            return Err(Failure::usage(format!(
+                "listening on `{listen}`, beyond this machine, needs a token; hint: set \
+                 SANDBOX_EXECUTOR_MANAGER_API_TOKEN (or `auth.api_token_file`) here and the same token \
+                 in RAGFlow; or listen on 127.0.0.1; or accept that whoever reaches the port runs \
+                 programs, with SANDBOX_EXECUTOR_MANAGER_ALLOW_UNAUTHENTICATED=true"
+            )));
+        }
+        warn!(%listen, "whoever reaches this address runs programs: there is no token");
+    }
+    Ok(addresses)
+}
+
+fn listen(shown: &str, addresses: &[SocketAddr]) -> Result<TcpListener, Failure> {
+    let listening = TcpListener::bind(addresses).and_then(|listener| {
         listener.set_nonblocking(true)?;
         Ok(listener)
     });
     listening.map_err(|error| {
-        Failure::platform(format!(
-            "failed to listen on `{address}`: {error}; hint: `--listen` or AMPOULE_LISTEN name another address"
+        Failure::usage(format!(
+            "failed to listen on `{shown}`: {error}; hint: `--listen` or AMPOULE_LISTEN name another address"
         ))
     })
 }
@@ -141,17 +184,12 @@ fn stop_signals() -> Result<[CancellationToken; 2], Failure> {
 }
 
 /// Refuses limits that no run could ever have, before the first request meets them.
-fn check_limits(provider: &dyn Provider, limits: Limits) -> Result<(), Failure> {
+fn check_limits(provider: &dyn Provider, config: &Config) -> Result<(), Failure> {
     let capabilities = provider.capabilities();
-    for language in &capabilities.languages {
-        let spec = SandboxSpec { language: language.clone(), limits, network: NetworkPolicy::None };
-        match gate::check(&capabilities, &spec) {
-            Err(error) if error.kind() == ErrorKind::InvalidRequest => {
-                let hint = "hint: SANDBOX_MAX_MEMORY and SANDBOX_TIMEOUT set the limits of a run";
-                return Err(Failure::usage(format!("{}; {hint}", error.message())));
-            }
-            _ => {}
-        }
+    let Some(language) = capabilities.languages.first().cloned() else { return Ok(()) };
+    let spec = SandboxSpec { language, limits: config.limits, network: config.network };
+    match gate::excesses(&capabilities, &spec).first() {
+        None => Ok(()),
+        Some(excess) => Err(config.refuse(excess, false)),
     }
-    Ok(())
 }

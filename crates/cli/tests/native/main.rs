@@ -3,6 +3,7 @@
 mod bad_input;
 mod interpreters;
 mod killed;
+mod limits;
 mod machines;
 mod serving;
 mod support;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
     bad_input::add(&mut suite);
     interpreters::add(&mut suite);
     killed::add(&mut suite);
+    limits::add(&mut suite);
     machines::add(&mut suite);
     serving::add(&mut suite);
     suite.run(|| {

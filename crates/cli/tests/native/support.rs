@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{self, BufRead, BufReader, Read, Write},
     net::{Shutdown, TcpStream},
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Child, ChildStderr, Command, Stdio},
     sync::{Arc, Mutex},
@@ -11,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use ampoule_providers::runtimes::default_data_dir;
 use ampoule_testkit::{children_of, eventually, unique_word};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -47,6 +49,22 @@ pub(crate) fn ampoule() -> Command {
     }
     command.stdin(Stdio::null());
     command
+}
+
+/// A path at which there is nothing.
+pub(crate) fn unused_data_dir() -> PathBuf {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(unique_word());
+    // An earlier run of the tests may have had the same process id.
+    let _ = fs::remove_dir_all(&directory);
+    directory
+}
+
+/// A data directory of one service alone, with the packages that all of them share.
+pub(crate) fn own_data_dir() -> PathBuf {
+    let directory = unused_data_dir();
+    fs::create_dir_all(&directory).unwrap();
+    symlink(default_data_dir().join("runtimes"), directory.join("runtimes")).unwrap();
+    directory
 }
 
 /// What a command did.
@@ -99,6 +117,7 @@ pub(crate) fn base64(bytes: &[u8]) -> String {
 /// A running service, ended with the test.
 pub(crate) struct Service {
     pub(crate) child: Child,
+    pub(crate) data_dir: PathBuf,
     address: String,
     log: Arc<Mutex<String>>,
 }
@@ -119,7 +138,9 @@ impl Service {
     }
 
     pub(crate) fn start_unready(command: &mut Command) -> Self {
+        let data_dir = own_data_dir();
         let mut child = command
+            .env("AMPOULE_DATA_DIR", &data_dir)
             .args(["serve", "--listen", "127.0.0.1:0"])
             .stderr(Stdio::piped())
             .spawn()
@@ -137,7 +158,7 @@ impl Service {
         };
         let log = Arc::new(Mutex::new(String::new()));
         follow(lines, Arc::clone(&log));
-        Self { child, address, log }
+        Self { child, address, data_dir, log }
     }
 
     /// Everything logged so far.

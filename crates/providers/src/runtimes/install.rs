@@ -22,7 +22,8 @@ pub fn default_data_dir() -> PathBuf {
     data_dir(|name| env::var_os(name), rustix::process::geteuid().is_root())
 }
 
-fn data_dir(variable: impl Fn(&str) -> Option<OsString>, is_root: bool) -> PathBuf {
+/// [`default_data_dir`] of a process with these variables.
+pub fn data_dir(variable: impl Fn(&str) -> Option<OsString>, is_root: bool) -> PathBuf {
     let set = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(directory) = set("AMPOULE_DATA_DIR") {
         return directory;

@@ -12,7 +12,7 @@ mod interpreter;
 mod status;
 
 pub use catalogue::{Catalogue, Placeholders, RuntimeFolder};
-pub use install::{default_data_dir, install, packages_dir};
+pub use install::{data_dir, default_data_dir, install, packages_dir};
 pub use interpreter::{Interpreter, PrefixTree, resolve, resolve_from_environment};
 pub use status::{InterpreterStatus, PackageStatus, RuntimeStatus, status};
 

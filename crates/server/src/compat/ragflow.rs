@@ -17,24 +17,27 @@
 //! | refused network | `unauthorized_access` | its own, or 1 | `unauthorized_access_type` `network_access` |
 //! | cancelled by us (shutdown) | `program_runner_error` | -3 | `internal_error` |
 //! | no place in time | `program_runner_error` | -10 | `no_available_container`, `Container pool is busy` |
+//! | beyond a rate limit | `program_runner_error` | -429 | `too_many_requests`; with HTTP 429 |
 //! | any other failure of ours | `program_runner_error` | -3 | `internal_error` |
 //! | a panic of ours | `program_runner_error` | -999 | `unhandled_exception` |
 //!
-//! The word of a `program_runner_error` is in `detail` and in `runtime_error_type`.
+//! The word of a `program_runner_error` is in `detail` and in `runtime_error_type`; beyond a rate limit
+//! `detail` is the sentence of stderr, as there.
 //!
 //! RAGFlow's client reads a body only with HTTP 200 and runs a program again after a 5xx, so every
-//! end is 200. It sees a failure only if stderr is not empty and there is nothing else: every
+//! end is 200. A request beyond a rate limit is no end of a program: it is HTTP 429, as there, and
+//! nobody runs it again. It sees a failure only if stderr is not empty and there is nothing else: every
 //! answer but `success` has `stdout: ""`, `artifacts: []`, `result: null` and a stderr that ends in
 //! the verdict, while `partial_stdout` and `partial_artifacts` hold what there was.
 
 mod artifacts;
 mod request;
 
-use std::panic::AssertUnwindSafe;
+use std::{panic::AssertUnwindSafe, time::Duration};
 
 use ampoule_core::{
-    CancellationToken, Collector, Denial, Error, ErrorKind, Evidence, ExecuteRequest, ExecutionId,
-    ExecutionResult, Exit, FrameEvidence, IsolationReport, LimitKind, NetworkPolicy, Outcome,
+    CancellationToken, Collector, Denial, Error, ErrorKind, Evidence, Excess, ExecuteRequest,
+    ExecutionId, ExecutionResult, Exit, FrameEvidence, IsolationReport, LimitKind, Outcome,
     ProgramError, RawValue, SkippedArtifact, StopReason,
 };
 use ampoule_manager::{Panicked, new_execution_id, summary};
@@ -50,7 +53,7 @@ use tracing::error;
 
 use self::artifacts::ArtifactBody;
 use crate::{
-    error::{ApiError, json},
+    error::{ApiError, Problem, TOO_MANY, close_after, json, with_retry_after},
     http::{App, ExecutionSlot, read_body},
 };
 
@@ -117,14 +120,39 @@ async fn read_request(
 ) -> Result<ExecuteRequest, ApiError> {
     let body = read_body(request, &app.config).await?;
     let wanted = request::parse(&body, &app.config).map_err(ApiError::Invalid)?;
-    Ok(ExecuteRequest {
+    let request = ExecuteRequest {
         id: id.clone(),
         language: wanted.language,
         code: wanted.code,
         arguments: wanted.arguments,
-        limits: app.config.limits,
-        network: NetworkPolicy::None,
-    })
+        limits: wanted.limits,
+        network: wanted.network,
+    };
+    let problems =
+        app.manager.excesses(&request.spec()).into_iter().map(problem).collect::<Vec<_>>();
+    if problems.is_empty() { Ok(request) } else { Err(ApiError::Invalid(problems)) }
+}
+
+/// Something that the operator or the provider does not allow, at its field.
+fn problem(excess: Excess) -> Problem {
+    let message = format!("Value error, {excess}");
+    match excess.field {
+        "network" => Problem::of_field("network", "value_error", message),
+        limit => Problem::of_limit(limit, "value_error", message),
+    }
+}
+
+/// Answers a call of `/run` beyond a rate limit.
+pub(crate) fn too_many(retry_after: Duration) -> Response {
+    let (id, word) = (new_execution_id(), "too_many_requests");
+    let result = RunResult {
+        detail: Some(TOO_MANY),
+        ..RunResult::of_ours(id, -429, word, TOO_MANY.to_owned())
+    };
+    let mut response = json(StatusCode::TOO_MANY_REQUESTS, &result);
+    // The body that came with it was not read.
+    close_after(&mut response);
+    with_retry_after(response, retry_after)
 }
 
 async fn execute(app: &App, id: ExecutionId, request: ExecuteRequest) -> Response {

@@ -49,8 +49,18 @@ pub(crate) async fn read(request: Request, config: &ServerConfig) -> Result<Vec<
     }
 }
 
+/// Throws a body away that nobody will read.
+pub(super) fn discard(request: Request) {
+    if !request.headers().contains_key(header::EXPECT) {
+        drain(request.into_body());
+    }
+}
+
 /// Throws away what is still coming, in the background, for a bounded time and size.
 fn drain(mut body: Body) {
+    if body.is_end_stream() {
+        return;
+    }
     tokio::spawn(tokio::time::timeout(DRAIN_TIME, async move {
         let mut left = DRAIN_BYTES;
         while let Some(Ok(frame)) = body.frame().await {

@@ -1,13 +1,13 @@
 //! Whether the service lives, and whether it is of use.
 
 use axum::{
-    extract::State,
+    extract::{Request, State},
     http::StatusCode,
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use serde::Serialize;
 
-use super::App;
+use super::{App, access::peer_of};
 use crate::{error::json, readiness::NotReady};
 
 #[derive(Serialize)]
@@ -22,12 +22,14 @@ pub(super) async fn alive() -> Response {
     json(StatusCode::OK, &Status { status: "ok", not_ready: Vec::new() })
 }
 
-/// Answers 200 once every language has run, else 503 with what is missing.
-pub(super) async fn ready(State(app): State<App>) -> Response {
-    let not_ready = app.readiness.not_ready();
-    match not_ready.as_slice() {
-        [] => json(StatusCode::OK, &Status { status: "ready", not_ready }),
-        [..] => json(StatusCode::SERVICE_UNAVAILABLE, &Status { status: "not_ready", not_ready }),
+/// Answers 200 once every language has run, else 503; with what is missing, for who may know.
+pub(super) async fn ready(State(app): State<App>, request: Request) -> Response {
+    let mut not_ready = app.readiness.not_ready();
+    if not_ready.is_empty() {
+        return json(StatusCode::OK, &Status { status: "ready", not_ready });
     }
-    .into_response()
+    if !app.access.trusts(peer_of(request.extensions()), request.headers()) {
+        not_ready.clear();
+    }
+    json(StatusCode::SERVICE_UNAVAILABLE, &Status { status: "not_ready", not_ready })
 }

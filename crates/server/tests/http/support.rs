@@ -31,6 +31,7 @@ impl Default for Setup {
             concurrency: NonZeroUsize::new(4).unwrap(),
             queue: 16,
             queue_deadline: LONG,
+            ..ManagerConfig::default()
         };
         Self { memory: MemoryConfig::default(), manager, server: ServerConfig::default() }
     }
@@ -92,6 +93,14 @@ impl Service {
     pub(crate) async fn get(&self, path: &str) -> Answer {
         let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
         self.exchange(request.as_bytes()).await
+    }
+
+    /// Posts a body with one more header.
+    pub(crate) async fn post_with(&self, header: &str, body: &[u8]) -> Answer {
+        let request = post_request(body);
+        let line = b"POST /run HTTP/1.1\r\n";
+        let (line, rest) = request.split_at(line.len());
+        self.exchange(&[line, header.as_bytes(), b"\r\n", rest].concat()).await
     }
 
     pub(crate) async fn post(&self, body: &[u8]) -> Answer {

@@ -5,7 +5,10 @@
 
 use std::{borrow::Cow, collections::HashMap};
 
-use ampoule_core::{Arguments, ArgumentsError, Code, CodeError, Language, RawValue};
+use ampoule_core::{
+    Arguments, ArgumentsError, Code, CodeError, Language, Limits, LimitsError, NetworkPolicy,
+    RawValue, parse_bytes, parse_cpus, parse_duration,
+};
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 use crate::{ServerConfig, error::Problem};
@@ -16,6 +19,8 @@ pub(super) struct Wanted {
     pub(super) language: Language,
     pub(super) code: Code,
     pub(super) arguments: Arguments,
+    pub(super) limits: Limits,
+    pub(super) network: NetworkPolicy,
 }
 
 /// Reads a body, whatever its content type; unknown fields are ignored, as FastAPI does.
@@ -27,9 +32,11 @@ pub(super) fn parse(body: &[u8], config: &ServerConfig) -> Result<Wanted, Vec<Pr
     let language = taken.field("language", |raw| language(raw, config));
     let arguments = taken.field("arguments", arguments);
     taken.field("base_image", |raw| base_image(raw, config));
-    match (language, code, arguments) {
-        (Some(language), Some(code), Some(arguments)) if problems.is_empty() => {
-            Ok(Wanted { language, code, arguments })
+    let network = taken.field("network", |raw| network(raw, config));
+    let limits = limits(&fields, config.limits, &mut problems);
+    match (language, code, arguments, network) {
+        (Some(language), Some(code), Some(arguments), Some(network)) if problems.is_empty() => {
+            Ok(Wanted { language, code, arguments, limits, network })
         }
         _ => Err(problems),
     }
@@ -137,6 +144,79 @@ fn base_image(raw: Option<&RawValue>, config: &ServerConfig) -> Result<(), Fault
     }
     let known = config.base_images.join("', '");
     Err(value_error(format!("no template has this base image; hint: '{known}'")))
+}
+
+fn network(raw: Option<&RawValue>, config: &ServerConfig) -> Result<NetworkPolicy, Fault> {
+    let Some(raw) = raw.filter(|raw| raw.get() != "null") else { return Ok(config.network) };
+    string(raw)?.parse().map_err(|_| {
+        let known = NetworkPolicy::ALL.map(NetworkPolicy::as_str).join("', '");
+        ("enum", format!("Input should be one of '{known}'"))
+    })
+}
+
+/// The limits of a run: the operator's defaults, and what the request says of each. What is allowed
+/// is looked at later, at the same place for every door.
+fn limits(
+    fields: &HashMap<String, &RawValue>,
+    mut limits: Limits,
+    problems: &mut Vec<Problem>,
+) -> Limits {
+    let Some(raw) = fields.get("limits").filter(|raw| raw.get() != "null") else { return limits };
+    let Ok(asked) = serde_json::from_str::<HashMap<String, &RawValue>>(raw.get()) else {
+        let message = "Input should be a valid dictionary";
+        problems.push(Problem::of_field("limits", "dict_type", message));
+        return limits;
+    };
+    if asked.keys().any(|name| !LIMITS.contains(&name.as_str())) {
+        let (kind, message) =
+            value_error(format!("unknown limit; hint: '{}'", LIMITS.join("', '")));
+        problems.push(Problem::of_field("limits", kind, message));
+    }
+    let mut set = |name: &'static str, take: &mut dyn FnMut(&str) -> Result<(), LimitsError>| {
+        let Some(raw) = asked.get(name).filter(|raw| raw.get() != "null") else { return };
+        let taken =
+            number_or_text(raw).and_then(|text| take(&text).map_err(|error| allowed(&error)));
+        if let Err((kind, message)) = taken {
+            problems.push(Problem::of_limit(name, kind, message));
+        }
+    };
+    set("timeout", &mut |text| parse_duration(text).map(|wall| limits.wall = wall));
+    set("memory", &mut |text| parse_bytes(text).map(|memory| limits.memory = memory));
+    set("cpu_time", &mut |text| parse_duration(text).map(|cpu| limits.cpu = Some(cpu)));
+    set("cpus", &mut |text| parse_cpus(text).map(|millicpus| limits.millicpus = millicpus));
+    set("processes", &mut |text| {
+        let number = text.parse().map_err(|_| LimitsError::Processes(text.to_owned()))?;
+        limits.processes = number;
+        Ok(())
+    });
+    set("output", &mut |text| parse_bytes(text).map(|output| limits.output = output));
+    set("disk", &mut |text| parse_bytes(text).map(|disk| limits.disk = disk));
+    limits
+}
+
+/// The limits that a request may name.
+const LIMITS: [&str; 7] = ["timeout", "memory", "cpu_time", "cpus", "processes", "output", "disk"];
+
+/// A JSON number as it is written, or the text of a string.
+fn number_or_text(raw: &RawValue) -> Result<Cow<'_, str>, Fault> {
+    match raw.get().as_bytes().first() {
+        Some(b'0'..=b'9' | b'-') => Ok(Cow::Borrowed(raw.get())),
+        Some(b'"') => string(raw),
+        _ => Err(value_error("a number or a string is needed".to_owned())),
+    }
+}
+
+/// What is wrong with a limit, without repeating what was sent.
+fn allowed(error: &LimitsError) -> Fault {
+    value_error(match error {
+        LimitsError::Bytes(_) => "not a size; hint: bytes, or `256m` with b, k, m or g".to_owned(),
+        LimitsError::Duration(_) => {
+            "not a duration; hint: seconds, or as in `90s`, `1m30s`, `500ms`".to_owned()
+        }
+        LimitsError::Cpus(_) => "not a number of CPUs; hint: as in 1, 0.5 or 2.25".to_owned(),
+        LimitsError::Processes(_) => "not a whole number".to_owned(),
+        LimitsError::Network(_) => "not a network policy".to_owned(),
+    })
 }
 
 fn string(raw: &RawValue) -> Result<Cow<'_, str>, Fault> {

@@ -1,0 +1,44 @@
+//! What is wrong between keys.
+
+use ampoule_core::Excess;
+
+use super::Config;
+use crate::exit::Failure;
+
+/// Refuses what no run could ever have, and what contradicts itself.
+pub(super) fn check(config: &Config) -> Result<(), Failure> {
+    let excesses = config.manager.bounds.excesses(&config.limits, config.network);
+    if let Some(excess) = excesses.first() {
+        return Err(config.refuse(excess, excess.rule == "at most"));
+    }
+    if config.api_token.is_some() && config.api_token_file.is_some() {
+        return Err(Failure::usage(format!(
+            "`auth.api_token` ({}) and `auth.api_token_file` ({}) are both set; hint: keep one",
+            config.source("auth.api_token"),
+            config.source("auth.api_token_file"),
+        )));
+    }
+    Ok(())
+}
+
+impl Config {
+    /// Says of something that is not allowed who asked for it, and who does not allow it.
+    pub(crate) fn refuse(&self, excess: &Excess, is_by_bound: bool) -> Failure {
+        let Excess { field, asked, rule, allowed } = excess;
+        let (key, bound) = match *field {
+            "network" => ("network.policy".to_owned(), "network.most".to_owned()),
+            field => (format!("limits.{field}"), format!("limits.max.{field}")),
+        };
+        let (by, hint) = if is_by_bound {
+            let source = self.source(&bound);
+            let hint = format!("hint: ask for less, or let the operator raise `{bound}`");
+            (format!(" by `{bound}` ({source})"), hint)
+        } else {
+            (" here".to_owned(), "hint: ask for what is".to_owned())
+        };
+        let source = self.source(&key);
+        Failure::usage(format!(
+            "`{key}` is {asked} ({source}), and {rule} {allowed} is allowed{by}; {hint}"
+        ))
+    }
+}

@@ -1,0 +1,185 @@
+//! What a request may ask for at most, as the operator decides.
+
+use std::{fmt, time::Duration};
+
+use crate::{Limits, NetworkPolicy, format_bytes, format_cpus, format_duration};
+
+/// The least CPU bandwidth that the kernel can hold a run to, in thousandths of a CPU.
+const MIN_MILLICPUS: u32 = 10;
+
+/// The most that a request may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Wall clock.
+    pub wall: Duration,
+    /// Memory of the whole process tree, in bytes.
+    pub memory: u64,
+    /// CPU time of the whole process tree, where a request bounds it.
+    pub cpu: Duration,
+    /// CPU bandwidth in thousandths of a CPU.
+    pub millicpus: u32,
+    /// Processes and threads alive at once.
+    pub processes: u32,
+    /// Bytes of stdout and stderr together that are kept.
+    pub output: u64,
+    /// Bytes of the working directory.
+    pub disk: u64,
+    /// The widest network policy.
+    pub network: NetworkPolicy,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            wall: Duration::from_secs(3600),
+            memory: 64 << 30,
+            cpu: Duration::from_secs(3600),
+            millicpus: 64_000,
+            processes: 4096,
+            output: 64 << 20,
+            disk: 16 << 30,
+            network: NetworkPolicy::None,
+        }
+    }
+}
+
+/// Something that was asked for and is not allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Excess {
+    /// What it is called in a request and in the configuration.
+    pub field: &'static str,
+    /// What was asked for.
+    pub asked: String,
+    /// How the allowed is meant: `at most`, `at least`, `more than`, `only`.
+    pub rule: &'static str,
+    /// What is allowed.
+    pub allowed: String,
+}
+
+impl fmt::Display for Excess {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { field, asked, rule, allowed } = self;
+        write!(formatter, "`{field}` is {asked}, and {rule} {allowed} is allowed")
+    }
+}
+
+impl Bounds {
+    /// Everything about `limits` and `network` that is outside of these bounds.
+    pub fn excesses(&self, limits: &Limits, network: NetworkPolicy) -> Vec<Excess> {
+        let mut found = Vec::new();
+        let mut at_most = |field, is_within: bool, asked: String, allowed: String| {
+            if !is_within {
+                found.push(Excess { field, asked, rule: "at most", allowed });
+            }
+        };
+        let durations = |asked, allowed| (format_duration(asked), format_duration(allowed));
+        let sizes = |asked, allowed| (format_bytes(asked), format_bytes(allowed));
+        let (asked, allowed) = durations(limits.wall, self.wall);
+        at_most("timeout", limits.wall <= self.wall, asked, allowed);
+        let (asked, allowed) = sizes(limits.memory, self.memory);
+        at_most("memory", limits.memory <= self.memory, asked, allowed);
+        let cpu = limits.cpu.unwrap_or_default();
+        let (asked, allowed) = durations(cpu, self.cpu);
+        at_most("cpu_time", cpu <= self.cpu, asked, allowed);
+        let (asked, allowed) = (format_cpus(limits.millicpus), format_cpus(self.millicpus));
+        at_most("cpus", limits.millicpus <= self.millicpus, asked, allowed);
+        let (asked, allowed) = (limits.processes.to_string(), self.processes.to_string());
+        at_most("processes", limits.processes <= self.processes, asked, allowed);
+        let (asked, allowed) = sizes(limits.output, self.output);
+        at_most("output", limits.output <= self.output, asked, allowed);
+        let (asked, allowed) = sizes(limits.disk, self.disk);
+        at_most("disk", limits.disk <= self.disk, asked, allowed);
+        let (asked, allowed) = (network.as_str().to_owned(), self.network.as_str().to_owned());
+        at_most("network", network <= self.network, asked, allowed);
+        found.extend(below_the_least(limits));
+        found
+    }
+}
+
+/// Limits under which no program could run at all, whatever the operator allows.
+fn below_the_least(limits: &Limits) -> Vec<Excess> {
+    let mut found = Vec::new();
+    let mut refuse = |field, asked: String, rule, allowed: &str| {
+        found.push(Excess { field, asked, rule, allowed: allowed.to_owned() });
+    };
+    if limits.wall.is_zero() {
+        refuse("timeout", "0s".to_owned(), "more than", "0s");
+    }
+    if limits.cpu.is_some_and(|cpu| cpu.is_zero()) {
+        refuse("cpu_time", "0s".to_owned(), "more than", "0s");
+    }
+    if limits.millicpus < MIN_MILLICPUS {
+        refuse("cpus", format_cpus(limits.millicpus), "at least", &format_cpus(MIN_MILLICPUS));
+    }
+    if limits.processes == 0 {
+        refuse("processes", "0".to_owned(), "at least", "1");
+    }
+    // A file system of size zero has no limit at all.
+    if limits.disk == 0 {
+        refuse("disk", "0".to_owned(), "more than", "0");
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(limits: Limits, network: NetworkPolicy) -> Vec<String> {
+        Bounds::default().excesses(&limits, network).iter().map(Excess::to_string).collect()
+    }
+
+    #[test]
+    fn the_defaults_are_within_the_default_bounds() {
+        assert_eq!(told(Limits::default(), NetworkPolicy::None), [""; 0]);
+    }
+
+    #[test]
+    fn everything_beyond_the_bounds_is_told_at_once() {
+        let limits = Limits {
+            wall: Duration::from_secs(7200),
+            memory: 128 << 30,
+            cpu: Some(Duration::from_secs(5400)),
+            millicpus: 64_500,
+            processes: 5000,
+            output: 1 << 30,
+            disk: 17 << 30,
+            ..Limits::default()
+        };
+        assert_eq!(
+            told(limits, NetworkPolicy::Open),
+            [
+                "`timeout` is 2h, and at most 1h is allowed",
+                "`memory` is 128g, and at most 64g is allowed",
+                "`cpu_time` is 1h30m, and at most 1h is allowed",
+                "`cpus` is 64.5, and at most 64 is allowed",
+                "`processes` is 5000, and at most 4096 is allowed",
+                "`output` is 1g, and at most 64m is allowed",
+                "`disk` is 17g, and at most 16g is allowed",
+                "`network` is open, and at most none is allowed",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_no_program_could_run_under_is_told() {
+        let limits = Limits {
+            wall: Duration::ZERO,
+            cpu: Some(Duration::ZERO),
+            millicpus: 9,
+            processes: 0,
+            disk: 0,
+            ..Limits::default()
+        };
+        assert_eq!(
+            told(limits, NetworkPolicy::None),
+            [
+                "`timeout` is 0s, and more than 0s is allowed",
+                "`cpu_time` is 0s, and more than 0s is allowed",
+                "`cpus` is 0.009, and at least 0.01 is allowed",
+                "`processes` is 0, and at least 1 is allowed",
+                "`disk` is 0, and more than 0 is allowed",
+            ]
+        );
+    }
+}
