@@ -138,7 +138,11 @@ impl Service {
     }
 
     pub(crate) fn start_unready(command: &mut Command) -> Self {
-        let data_dir = own_data_dir();
+        // A test may have its own reasons for one.
+        let chosen = command.get_envs().find_map(|(name, value)| {
+            (name == "AMPOULE_DATA_DIR").then(|| value.map(PathBuf::from)).flatten()
+        });
+        let data_dir = chosen.unwrap_or_else(own_data_dir);
         let mut child = command
             .env("AMPOULE_DATA_DIR", &data_dir)
             .args(["serve", "--listen", "127.0.0.1:0"])
