@@ -9,7 +9,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     process::ExitCode,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -31,6 +31,9 @@ pub enum Outcome {
     Passed,
     /// It could not run here, and why.
     Skipped(String),
+    /// What is tested does not promise this, and why it does not matter here. Not a gap of the
+    /// machine, so CI allows it; it is counted and printed all the same.
+    LeftOut(String),
 }
 
 impl From<()> for Outcome {
@@ -45,14 +48,16 @@ pub fn skip(reason: impl Into<String>) -> Result<Outcome, Failure> {
 }
 
 type Test = Box<dyn FnOnce() -> Result<Outcome, Failure> + Send>;
-type Skips = Arc<Mutex<Vec<(String, String)>>>;
+type Reasons = Arc<Mutex<Vec<(String, String)>>>;
 
 /// The tests of one program.
 #[derive(Default)]
 pub struct Suite {
     controls: Vec<(String, Test)>,
     trials: Vec<Trial>,
-    skips: Skips,
+    last: Vec<(String, Test)>,
+    skips: Reasons,
+    left_out: Reasons,
 }
 
 impl fmt::Debug for Suite {
@@ -83,21 +88,25 @@ impl Suite {
         test: impl FnOnce() -> Result<O, Failure> + Send + 'static,
     ) {
         let name = name.into();
-        let skips = Arc::clone(&self.skips);
+        let (skips, left_out) = (Arc::clone(&self.skips), Arc::clone(&self.left_out));
         self.trials.push(Trial::ignorable_test(name.clone(), move || {
             match test().map(Into::into) {
                 Ok(Outcome::Passed) => Ok(Completion::Completed),
-                Ok(Outcome::Skipped(reason)) => {
-                    let shown = Completion::ignored_with(&reason);
-                    skips
-                        .lock()
-                        .unwrap_or_else(std::sync::PoisonError::into_inner)
-                        .push((name, reason));
-                    Ok(shown)
-                }
+                Ok(Outcome::Skipped(reason)) => Ok(note(&skips, name, reason)),
+                Ok(Outcome::LeftOut(reason)) => Ok(note(&left_out, name, reason)),
                 Err(Failure(text)) => Err(Failed::from(text)),
             }
         }));
+    }
+
+    /// Adds a test that runs when all others have ended, alone, in the order of addition: what
+    /// must hold after the end.
+    pub fn last<O: Into<Outcome>>(
+        &mut self,
+        name: impl Into<String>,
+        test: impl FnOnce() -> Result<O, Failure> + Send + 'static,
+    ) {
+        self.last.push((name.into(), Box::new(|| test().map(Into::into))));
     }
 
     /// Runs everything and says how it went. `finish` runs last, whatever happened.
@@ -106,30 +115,62 @@ impl Suite {
         let mut controlled = true;
         if !arguments.list {
             for (name, test) in self.controls {
-                let result = catch_unwind(AssertUnwindSafe(test));
-                let text = match result {
-                    Ok(Ok(Outcome::Passed)) => continue,
-                    Ok(Ok(Outcome::Skipped(reason))) => format!("skipped: {reason}"),
-                    Ok(Err(Failure(text))) => text,
-                    Err(_) => "panicked".to_owned(),
-                };
-                say(&format!("positive control `{name}` failed: {text}\nnothing else was run"));
-                controlled = false;
-                break;
+                if let Err(text) = alone(test) {
+                    let rest = "nothing else was run";
+                    say(&format!("positive control `{name}` failed: {text}\n{rest}"));
+                    controlled = false;
+                    break;
+                }
             }
         }
-        let failed = !controlled || {
+        let mut failed = !controlled || {
             let conclusion = libtest_mimic::run(&arguments, self.trials);
             conclusion.has_failed()
         };
+        if controlled && !arguments.list {
+            for (name, test) in self.last {
+                let end = alone(test);
+                failed |= end.is_err();
+                match end {
+                    Ok(()) => say(&format!("last {name} ... ok")),
+                    Err(text) => say(&format!("last {name} ... FAILED\n{text}")),
+                }
+            }
+        }
         finish();
-        let skips = self.skips.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
+        if !left_out.is_empty() {
+            say(&format!("{} left out, because nobody promises it here:", left_out.len()));
+        }
+        for (name, reason) in left_out.iter() {
+            say(&format!("  {name}: {reason}"));
+        }
+        let skips = self.skips.lock().unwrap_or_else(PoisonError::into_inner);
         let unlisted = report(&skips);
         if failed || (unlisted && std::env::var_os("CI").is_some()) {
             return ExitCode::FAILURE;
         }
         ExitCode::SUCCESS
     }
+}
+
+/// Runs a test that must pass, by itself.
+fn alone(test: Test) -> Result<(), String> {
+    match catch_unwind(AssertUnwindSafe(test)) {
+        Ok(Ok(Outcome::Passed)) => Ok(()),
+        Ok(Ok(Outcome::Skipped(reason) | Outcome::LeftOut(reason))) => {
+            Err(format!("skipped: {reason}"))
+        }
+        Ok(Err(Failure(text))) => Err(text),
+        Err(_) => Err("panicked".to_owned()),
+    }
+}
+
+/// Keeps the reason why a test did not run, for the end.
+fn note(reasons: &Reasons, name: String, reason: String) -> Completion {
+    let shown = Completion::ignored_with(&reason);
+    reasons.lock().unwrap_or_else(PoisonError::into_inner).push((name, reason));
+    shown
 }
 
 /// Prints the skips; whether one is not on the list.
