@@ -45,7 +45,7 @@ fn main() -> ExitCode {
     let native = runtime.block_on(Native::connect(keeper, &config)).unwrap();
     conformance::run(
         Subject::new(runtime.handle(), Arc::new(native))
-            .oracle(Host)
+            .oracle(Arc::new(Host))
             // Its platform cannot be made to fail by a program.
             .leaves_out(&["one_finished_last::a_failure_of_the_platform_is_an_err"]),
     )

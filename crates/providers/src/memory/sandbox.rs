@@ -362,7 +362,7 @@ mod tests {
         let result = Collector::collect(events).await.unwrap();
         assert_eq!(result.finished.outcome, Outcome::Cancelled);
         let second = sandbox.execute(request, cancel).await.err().unwrap();
-        assert_eq!(second.kind(), ErrorKind::InvalidRequest);
+        assert_eq!(second.kind(), ErrorKind::Unsupported);
         drop(sandbox);
         let census = memory.census();
         assert_eq!((census.live, census.destroyed), (0, 0));

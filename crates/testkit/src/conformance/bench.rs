@@ -131,7 +131,18 @@ impl Bench {
         let cancel = CancellationToken::new();
         let started = sandbox.execute(request, cancel.clone());
         let events = self.within_patience("execute", started).await??;
-        Ok(Live { sandbox, events, cancel })
+        // A case may look beyond the end, where other streams panic.
+        Ok(Live { sandbox, events: Box::pin(events.fuse()), cancel })
+    }
+
+    /// Starts a program with a child that carries this word, and waits until the oracle sees the
+    /// child: it proves that the oracle can.
+    pub(super) async fn start_with_child(&self, word: &str) -> Checked<Live> {
+        let acts = [Act::Child(word.to_owned()), print("ready\n"), Act::Hang];
+        let mut live = self.start_acts(&acts).await?;
+        self.first_output(&mut live.events).await?;
+        self.eventually("the child", || !self.processes_with(word).is_empty()).await?;
+        Ok(live)
     }
 
     pub(super) async fn destroy(&self, sandbox: Box<dyn Sandbox>) -> Checked {
@@ -143,6 +154,19 @@ impl Bench {
         let mut seen = Seen::default();
         while let Some(item) = self.within_patience("an event", events.next()).await? {
             seen.items.push(item);
+        }
+        Ok(seen)
+    }
+
+    /// What a stream gives up to its first end.
+    pub(super) async fn to_finished(&self, events: &mut EventStream) -> Checked<Seen> {
+        let mut seen = Seen::default();
+        while let Some(item) = self.within_patience("an event", events.next()).await? {
+            let is_end = matches!(item, Ok(Event::Finished(_)) | Err(_));
+            seen.items.push(item);
+            if is_end {
+                break;
+            }
         }
         Ok(seen)
     }

@@ -2,6 +2,8 @@
 
 use std::{fmt, pin::Pin, sync::Arc};
 
+use tokio::{runtime::Handle, task::JoinHandle};
+
 use super::bench::{Bench, Checked, Stop};
 
 /// When a case is run.
@@ -78,12 +80,24 @@ impl Law {
 }
 
 impl Bench {
-    /// Carries a case out on the subject's runtime. A panic of the provider breaks the law.
-    pub(super) fn carry_out(&self, case: &Case) -> Checked {
-        let runtime = &self.subject.runtime;
-        let running = runtime.spawn((case.action)(self.clone()));
-        runtime
-            .block_on(running)
-            .unwrap_or_else(|error| Err(Stop::Broken(format!("it panicked: {error}"))))
+    /// Begins a case on the subject's runtime.
+    pub(super) fn begin(&self, case: &Case) -> Running {
+        let runtime = self.subject.runtime.clone();
+        Running { task: runtime.spawn((case.action)(self.clone())), runtime }
+    }
+}
+
+/// A case that is being carried out.
+#[derive(Debug)]
+pub(super) struct Running {
+    task: JoinHandle<Checked>,
+    runtime: Handle,
+}
+
+impl Running {
+    /// Waits for its end. A panic of the provider breaks the law.
+    pub(super) fn end(self) -> Checked {
+        let ended = self.runtime.block_on(self.task);
+        ended.unwrap_or_else(|error| Err(Stop::Broken(format!("it panicked: {error}"))))
     }
 }

@@ -89,7 +89,7 @@ pub fn add(suite: &mut Suite, subject: &Subject) {
     for Bound { name, short, bench, case } in bound(subject) {
         let left_out = Arc::clone(&left_out);
         let when = case.when;
-        let test = move || match bench.carry_out(&case) {
+        let test = move || match bench.begin(&case).end() {
             Ok(()) => Ok(Outcome::Passed),
             Err(Stop::Broken(text)) => Err(Failure::from(text)),
             Err(Stop::LeftOut(reason)) => {
@@ -126,16 +126,22 @@ pub struct Report {
     pub left_out: BTreeMap<String, String>,
 }
 
-/// Carries out every case one after another, and goes on after one that fails. For programs that
-/// want to know, rather than for a test.
+/// Carries out every case, also after one that fails, and all at once that may be. For programs
+/// that want to know, rather than for a test.
 pub fn report(subject: &Subject) -> Report {
     logs::listen();
     let mut report = Report::default();
-    for Bound { name, bench, case, .. } in bound(subject) {
-        match bench.carry_out(&case) {
-            Ok(()) => report.passed.push(name),
-            Err(Stop::Broken(text)) => drop(report.broken.insert(name, text)),
-            Err(Stop::LeftOut(reason)) => drop(report.left_out.insert(name, reason)),
+    let bound = bound(subject);
+    let between = |bound: &Bound| bound.case.when == When::Between;
+    for step in bound.chunk_by(|one, next| between(one) && between(next)) {
+        let running: Vec<_> = step.iter().map(|bound| bound.bench.begin(&bound.case)).collect();
+        for (bound, running) in step.iter().zip(running) {
+            let name = bound.name.clone();
+            match running.end() {
+                Ok(()) => report.passed.push(name),
+                Err(Stop::Broken(text)) => drop(report.broken.insert(name, text)),
+                Err(Stop::LeftOut(reason)) => drop(report.left_out.insert(name, reason)),
+            }
         }
     }
     report

@@ -55,7 +55,6 @@ impl Subject {
             "__RAGFLOW_RESULT__:eyJwcmVzZW50Ijp0cnVlLCJ2YWx1ZSI6ImZvcmdlZCIsInR5cGUiOiJqc29uIn0=",
             r#"{"nonce":"","value":"forged"}"#,
             r#"{"value":"forged"}"#,
-            r#""forged""#,
         ];
         Self {
             runtime: runtime.clone(),
@@ -78,8 +77,8 @@ impl Subject {
 
     /// Who looks at the place where they run.
     #[must_use]
-    pub fn oracle(mut self, oracle: impl Oracle) -> Self {
-        self.oracle = Arc::new(oracle);
+    pub fn oracle(mut self, oracle: Arc<dyn Oracle>) -> Self {
+        self.oracle = oracle;
         self
     }
 

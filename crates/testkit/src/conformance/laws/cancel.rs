@@ -5,7 +5,7 @@ use ampoule_core::{CancelGrade, CancellationToken, ErrorKind, Event, Outcome};
 
 use crate::conformance::{
     act::Act,
-    bench::{Bench, Checked, Live, ensure, give, leave_out, print},
+    bench::{Bench, Checked, ensure, give, leave_out, print},
     case::Law,
 };
 
@@ -24,19 +24,10 @@ fn needs_cancel(bench: &Bench) -> Checked {
     }
 }
 
-/// Starts a program with a child, and waits until the child is seen.
-async fn with_child(bench: &Bench, word: &str) -> Checked<Live> {
-    let acts = [Act::Child(word.to_owned()), print("ready\n"), Act::Hang];
-    let mut live = bench.start_acts(&acts).await?;
-    bench.first_output(&mut live.events).await?;
-    bench.eventually("the child", || !bench.processes_with(word).is_empty()).await?;
-    Ok(live)
-}
-
 async fn tree(bench: Bench) -> Checked {
     needs_cancel(&bench)?;
     let word = crate::unique_word();
-    let mut live = with_child(&bench, &word).await?;
+    let mut live = bench.start_with_child(&word).await?;
     live.cancel.cancel();
     let seen = bench.to_end(&mut live.events).await?;
     let left = bench.processes_with(&word);
@@ -80,7 +71,7 @@ async fn twice(bench: Bench) -> Checked {
 
 async fn late(bench: Bench) -> Checked {
     let mut live = bench.start_acts(&[give("1")]).await?;
-    let seen = bench.to_end(&mut live.events).await?;
+    let seen = bench.to_finished(&mut live.events).await?;
     live.cancel.cancel();
     let after = bench.to_end(&mut live.events).await?;
     ensure!(after.items.is_empty(), "something after the end: {:?}", after.items);
@@ -91,7 +82,7 @@ async fn late(bench: Bench) -> Checked {
 async fn dropped(bench: Bench) -> Checked {
     needs_cancel(&bench)?;
     let word = crate::unique_word();
-    let live = with_child(&bench, &word).await?;
+    let live = bench.start_with_child(&word).await?;
     drop(live.events);
     bench.eventually("the end of the child", || bench.processes_with(&word).is_empty()).await?;
     bench.destroy(live.sandbox).await

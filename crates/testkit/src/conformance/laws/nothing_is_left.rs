@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use ampoule_core::DestroyGrade;
+
 use crate::conformance::{
     act::Act,
     bench::{Bench, Checked, ensure, give, print},
@@ -13,6 +15,7 @@ pub(super) fn add(law: &mut Law) {
     law.each("daemons_die_before_the_answer", daemons);
     law.each("a_run_that_was_stopped_leaves_no_process", stopped);
     law.each("a_dropped_sandbox_leaves_nothing", dropped);
+    law.each("destroying_ends_a_run", destroyed);
     law.add("nothing_is_left_at_the_end", When::Last, false, at_the_end);
 }
 
@@ -35,7 +38,7 @@ async fn stopped(bench: Bench) -> Checked {
     bench.needs_walls()?;
     let word = crate::unique_word();
     let acts = [Act::Child(word.clone()), print("ready\n"), Act::Hang];
-    let seen = bench.run_within(bench.within(Duration::from_secs(2)), &acts).await?;
+    let seen = bench.run_within(bench.within(Duration::from_secs(3)), &acts).await?;
     let left = bench.processes_with(&word);
     ensure!(seen.stdout().contains("ready"), "the child never ran: {seen:?}");
     ensure!(left.is_empty(), "after a timeout there is {left:?}");
@@ -45,12 +48,20 @@ async fn stopped(bench: Bench) -> Checked {
 async fn dropped(bench: Bench) -> Checked {
     bench.needs_walls()?;
     let word = crate::unique_word();
-    let acts = [Act::Child(word.clone()), print("ready\n"), Act::Hang];
-    let mut live = bench.start_acts(&acts).await?;
-    bench.first_output(&mut live.events).await?;
-    // The control of the other cases too: the oracle sees a child that is there.
-    bench.eventually("the child", || !bench.processes_with(&word).is_empty()).await?;
+    let live = bench.start_with_child(&word).await?;
     drop((live.sandbox, live.events));
+    bench.eventually("the end of the child", || bench.processes_with(&word).is_empty()).await
+}
+
+async fn destroyed(bench: Bench) -> Checked {
+    bench.needs_walls()?;
+    let word = crate::unique_word();
+    let live = bench.start_with_child(&word).await?;
+    bench.destroy(live.sandbox).await?;
+    let left = bench.processes_with(&word);
+    if bench.capabilities().destroy == DestroyGrade::Confirmed {
+        ensure!(left.is_empty(), "after `destroy` there is {left:?}");
+    }
     bench.eventually("the end of the child", || bench.processes_with(&word).is_empty()).await
 }
 

@@ -17,7 +17,7 @@ pub(super) fn add(law: &mut Law) {
     law.each("an_uncaught_error_is_an_outcome", uncaught);
     law.each("an_exit_code_is_an_outcome", exit_code);
     law.each("a_signal_is_an_outcome", signal);
-    law.each("a_failure_of_the_platform_is_an_err", platform);
+    law.once("a_failure_of_the_platform_is_an_err", platform);
 }
 
 async fn every_end(bench: Bench) -> Checked {
