@@ -1,12 +1,14 @@
 //! Sandboxes come and go: unused, dropped, running, unread, many at once; and none after the
 //! shutdown.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use ampoule_core::ErrorKind;
 use futures_util::{StreamExt as _, stream};
+use tokio::time::sleep;
 
 use crate::conformance::{
+    act::Act,
     bench::{Bench, Checked, Stop, ensure, give, print},
     case::{Law, When},
 };
@@ -35,9 +37,12 @@ async fn unused(bench: Bench) -> Checked {
 }
 
 async fn unread(bench: Bench) -> Checked {
-    let mut acts: Vec<_> = (0..300).map(|number| print(&format!("{number}\n"))).collect();
-    acts.push(give("1"));
+    // Pieces of output apart from each other, until whoever hands them on has to wait.
+    let piece = |number| [print(&format!("{number}\n")), Act::Pause(1)];
+    let mut acts: Vec<_> = (0..200).flat_map(piece).collect();
+    acts.push(Act::Hang);
     let live = bench.start_acts(&acts).await?;
+    sleep(Duration::from_millis(500)).await;
     bench.destroy(live.sandbox).await?;
     drop(live.events);
     Ok(())

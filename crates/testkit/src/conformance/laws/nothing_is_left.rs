@@ -12,14 +12,14 @@ use crate::conformance::{
 };
 
 pub(super) fn add(law: &mut Law) {
-    law.each("daemons_die_before_the_answer", daemons);
+    law.each("no_process_outlives_the_answer", outlived);
     law.each("a_run_that_was_stopped_leaves_no_process", stopped);
     law.each("a_dropped_sandbox_leaves_nothing", dropped);
     law.each("destroying_ends_a_run", destroyed);
     law.add("nothing_is_left_at_the_end", When::Last, false, at_the_end);
 }
 
-async fn daemons(bench: Bench) -> Checked {
+async fn outlived(bench: Bench) -> Checked {
     bench.needs_walls()?;
     for end in [give("1"), Act::Raise("no".to_owned()), Act::Exit(0)] {
         let word = crate::unique_word();

@@ -22,7 +22,7 @@ pub(super) fn add(law: &mut Law) {
     law.each("a_printed_marker_is_text", markers);
     law.each("a_forged_frame_is_no_success", frames);
     law.each("sleep_meets_the_wall", wall);
-    law.each("memory_is_a_counters_word", memory);
+    law.each("memory_is_the_kernels_word", memory);
 }
 
 /// The outcome that the evidence gives, if it is the one that was told.
