@@ -22,6 +22,7 @@ pub struct MemorySandbox {
     isolation: IsolationReport,
     used: bool,
     census: Arc<watch::Sender<Census>>,
+    closing: CancellationToken,
 }
 
 impl MemorySandbox {
@@ -30,6 +31,7 @@ impl MemorySandbox {
         config: MemoryConfig,
         network: NetworkPolicy,
         census: Arc<watch::Sender<Census>>,
+        closing: CancellationToken,
     ) -> Self {
         census.send_modify(|census| {
             census.created += 1;
@@ -42,7 +44,7 @@ impl MemorySandbox {
             meters: Meters::None,
             network,
         };
-        Self { id, config, isolation, used: false, census }
+        Self { id, config, isolation, used: false, census, closing }
     }
 }
 
@@ -74,7 +76,8 @@ impl Sandbox for MemorySandbox {
         if let Some(Step::Refuse(kind, message)) = steps.first() {
             return Err(error::scripted(kind, message.clone()));
         }
-        let run = Run::new(request, steps, cancel, Arc::clone(&self.census));
+        let census = Arc::clone(&self.census);
+        let run = Run::new(request, steps, cancel, census, self.closing.clone());
         Ok(Box::pin(stream::unfold(run, |mut run| async move {
             run.next().await.map(|event| (event, run))
         })))
@@ -98,6 +101,7 @@ struct Run {
     unseen: bool,
     over: bool,
     census: Arc<watch::Sender<Census>>,
+    closing: CancellationToken,
 }
 
 /// What one step gives.
@@ -114,6 +118,7 @@ impl Run {
         steps: Vec<Step>,
         cancel: CancellationToken,
         census: Arc<watch::Sender<Census>>,
+        closing: CancellationToken,
     ) -> Self {
         let mut evidence = Evidence::default();
         evidence.memory.limit = request.limits.memory;
@@ -131,6 +136,7 @@ impl Run {
             unseen: false,
             over: false,
             census,
+            closing,
         }
     }
 
@@ -140,7 +146,9 @@ impl Run {
             return None;
         }
         loop {
-            if self.cancel.is_cancelled() {
+            if self.closing.is_cancelled() {
+                self.evidence.stopped = Some(StopReason::Platform);
+            } else if self.cancel.is_cancelled() {
                 self.evidence.stopped = Some(StopReason::Cancelled);
             }
             let step = match self.evidence.stopped {
@@ -214,12 +222,13 @@ impl Run {
         Given::Nothing
     }
 
-    /// Waits, unless the caller withdraws or the wall clock runs out first.
+    /// Waits, unless the provider shuts down, the caller withdraws or the wall clock runs out first.
     async fn wait(&mut self, time: Option<Duration>) {
         let deadline = self.began + self.request.limits.wall;
         let end = time.map_or(deadline, |time| (Instant::now() + time).min(deadline));
         tokio::select! {
             biased;
+            () = self.closing.cancelled() => {}
             () = self.cancel.cancelled() => {}
             () = tokio::time::sleep_until(end) => {
                 if end == deadline {

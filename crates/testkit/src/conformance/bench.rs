@@ -184,7 +184,11 @@ impl Bench {
         }
     }
 
-    async fn within_patience<T>(&self, what: &str, work: impl Future<Output = T>) -> Checked<T> {
+    pub(super) async fn within_patience<T>(
+        &self,
+        what: &str,
+        work: impl Future<Output = T>,
+    ) -> Checked<T> {
         let patience = self.subject.patience;
         let waited = timeout(patience, work).await;
         waited.map_err(|_| Stop::Broken(format!("{what} did not come within {patience:?}")))

@@ -37,6 +37,13 @@ impl fmt::Debug for Case {
     }
 }
 
+impl Case {
+    /// Its name without a language.
+    pub(super) fn short(&self) -> String {
+        format!("{}::{}", self.law, self.name)
+    }
+}
+
 /// The cases of one law.
 #[derive(Debug)]
 pub(super) struct Law {

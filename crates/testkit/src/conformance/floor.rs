@@ -49,3 +49,57 @@ pub(super) fn shortfalls(capabilities: &Capabilities) -> Vec<String> {
         .map(|(_, said)| format!("{said} for the level {level:?}"))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ampoule_core::NetworkPolicy;
+
+    use super::*;
+
+    fn strong(isolation: IsolationLevel) -> Capabilities {
+        Capabilities {
+            languages: Vec::new(),
+            isolation,
+            evidence: EvidenceGrade::Daemon,
+            value_channel: ValueChannel::Nonce,
+            cancel: CancelGrade::Instance,
+            destroy: DestroyGrade::Confirmed,
+            output_on_failure: true,
+            stream_output: false,
+            artifacts: false,
+            networks: vec![NetworkPolicy::None],
+            max_wall: Duration::from_secs(1),
+            max_memory: 1,
+            min_memory: 1,
+        }
+    }
+
+    /// Each grade, one lower, and whether the level forgives it.
+    #[test]
+    fn each_grade_below_the_floor_is_said() {
+        let lower: [(fn(&mut Capabilities), _); 5] = [
+            (|grades| grades.evidence = EvidenceGrade::Claimed, [0, 1, 1, 0]),
+            (|grades| grades.value_channel = ValueChannel::Shared, [0, 1, 1, 1]),
+            (|grades| grades.cancel = CancelGrade::None, [0, 1, 1, 1]),
+            (|grades| grades.destroy = DestroyGrade::Requested, [0, 1, 1, 0]),
+            (|grades| grades.output_on_failure = false, [0, 1, 1, 1]),
+        ];
+        let levels = [
+            IsolationLevel::None,
+            IsolationLevel::Process,
+            IsolationLevel::UserKernel,
+            IsolationLevel::MicroVm,
+        ];
+        for (place, level) in levels.into_iter().enumerate() {
+            assert_eq!(shortfalls(&strong(level)), Vec::<String>::new());
+            for (lower, expected) in lower {
+                let mut grades = strong(level);
+                lower(&mut grades);
+                let expected: [usize; 4] = expected;
+                assert_eq!(shortfalls(&grades).len(), expected[place], "{grades:?}");
+            }
+        }
+    }
+}

@@ -104,7 +104,11 @@ pub fn add(suite: &mut Suite, subject: &Subject) {
         }
     }
     if let Some(known) = subject.leaves_out.clone() {
+        let cases: Vec<_> = laws::all().iter().map(Case::short).collect();
         suite.last("nothing_else_is_left_out", move || {
+            if let Some(unknown) = known.iter().find(|name| !cases.contains(name)) {
+                return Err(Failure::from(format!("there is no case `{unknown}` to leave out")));
+            }
             let mut lost = left_out.lock().unwrap_or_else(PoisonError::into_inner).clone();
             lost.retain(|case| !known.contains(case));
             match lost.as_slice() {
@@ -164,7 +168,7 @@ fn bound(subject: &Subject) -> Vec<Bound> {
     // Without any language there is nothing to test, and the controls fail.
     let first = known.first().cloned().unwrap_or_else(|| Language::new("none"));
     let bind = |case: &Case, language: &Language| {
-        let short = format!("{}::{}", case.law, case.name);
+        let short = case.short();
         let name = if case.each { format!("{short}::{language}") } else { short.clone() };
         let bench = Bench { subject: subject.clone(), language: language.clone() };
         Bound { name, short, bench, case: case.clone() }

@@ -96,6 +96,8 @@ pub(crate) enum Fault {
     DestroyWaits,
     /// Gives one run the output of another.
     MixesOutput,
+    /// Lets programs run on after the shutdown.
+    ShutdownEndsNothing,
     /// Creates after the shutdown.
     NeverCloses,
     /// Declares a grade below the floor of its level.
@@ -104,7 +106,7 @@ pub(crate) enum Fault {
 
 impl Fault {
     /// Every fault with the law that must find it.
-    pub(crate) const ALL: [(Self, &'static str); 38] = [
+    pub(crate) const ALL: [(Self, &'static str); 39] = [
         (Self::TwoEnds, "one_finished_last"),
         (Self::NoEnd, "one_finished_last"),
         (Self::TalksAfterTheEnd, "one_finished_last"),
@@ -141,6 +143,7 @@ impl Fault {
         (Self::OneId, "create_and_destroy"),
         (Self::DestroyWaits, "create_and_destroy"),
         (Self::MixesOutput, "create_and_destroy"),
+        (Self::ShutdownEndsNothing, "create_and_destroy"),
         (Self::NeverCloses, "create_and_destroy"),
         (Self::LowGrade, "control"),
     ];
@@ -211,6 +214,10 @@ impl Provider for Broken {
                 let inner = Toy::default().create(spec).await?;
                 return Ok(self.wrap(inner));
             }
+            Fault::ShutdownEndsNothing if self.shared.closed.load(Ordering::Acquire) => {
+                let message = "the provider is shut down";
+                return Err(Error::new(ErrorKind::Unavailable, "create a sandbox", message));
+            }
             _ => {}
         }
         let inner = self.toy.create(spec).await?;
@@ -219,7 +226,10 @@ impl Provider for Broken {
 
     async fn shutdown(&self) -> Result<()> {
         self.shared.closed.store(true, Ordering::Release);
-        self.toy.shutdown().await
+        match self.fault {
+            Fault::ShutdownEndsNothing => Ok(()),
+            _ => self.toy.shutdown().await,
+        }
     }
 }
 

@@ -12,12 +12,13 @@ use std::{
     time::Duration,
 };
 
+use ampoule_core::Provider;
 use ampoule_testkit::{
     Failure, Suite,
     conformance::{self, Report, Subject},
 };
 use broken::{Broken, Fault};
-use provider::{ActLists, Toy};
+use provider::{ActLists, Machine, Toy};
 use tokio::runtime::{Handle, Runtime};
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         .oracle(machine)
         .leaves_out(&[]);
     conformance::add(&mut suite, &subject);
+    suite.test("without_a_fault_nothing_is_found", without_a_fault_nothing_is_found);
     suite.test("each_fault_is_found_by_its_law", each_fault_is_found_by_its_law);
     suite.test("every_case_can_fail", every_case_can_fail);
     suite.run(|| {})
@@ -38,23 +40,34 @@ fn main() -> ExitCode {
 
 /// The report of each broken provider, made once, all at the same time.
 static REPORTS: LazyLock<Vec<(Fault, &'static str, Report)>> = LazyLock::new(|| {
-    let report = |fault| report(RUNTIME.handle(), fault);
     thread::scope(|scope| {
-        let all = Fault::ALL.map(|(fault, law)| (fault, law, scope.spawn(move || report(fault))));
+        let report = |fault| {
+            let (broken, machine) = Broken::new(fault);
+            scope.spawn(move || report(RUNTIME.handle(), Arc::new(broken), machine))
+        };
+        let all = Fault::ALL.map(|(fault, law)| (fault, law, report(fault)));
         all.into_iter()
             .map(|(fault, law, report)| (fault, law, report.join().unwrap_or_default()))
             .collect()
     })
 });
 
-fn report(runtime: &Handle, fault: Fault) -> Report {
-    let (broken, machine) = Broken::new(fault);
-    let subject = Subject::new(runtime, Arc::new(broken))
+fn report(runtime: &Handle, provider: Arc<dyn Provider>, machine: Arc<Machine>) -> Report {
+    let subject = Subject::new(runtime, provider)
         .programs(ActLists)
         .oracle(machine)
         // Long for a toy, and short for one that hangs.
-        .patience(Duration::from_secs(4));
+        .patience(Duration::from_secs(6));
     conformance::report(&subject)
+}
+
+/// Under the same patience and at the same time as the others: what they find is the fault.
+fn without_a_fault_nothing_is_found() -> Result<(), Failure> {
+    let toy = Toy::default();
+    let machine = Arc::clone(&toy.machine);
+    let report = report(RUNTIME.handle(), Arc::new(toy), machine);
+    let nothing = report.broken.is_empty() && report.left_out.is_empty();
+    if nothing { Ok(()) } else { Err(format!("{report:?}").into()) }
 }
 
 fn each_fault_is_found_by_its_law() -> Result<(), Failure> {

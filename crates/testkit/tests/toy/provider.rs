@@ -10,7 +10,7 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -80,7 +80,7 @@ impl Programs for ActLists {
 pub(crate) struct Toy {
     pub(crate) machine: Arc<Machine>,
     created: AtomicU64,
-    closed: AtomicBool,
+    closing: CancellationToken,
 }
 
 #[async_trait]
@@ -112,7 +112,7 @@ impl Provider for Toy {
     }
 
     async fn create(&self, spec: SandboxSpec) -> Result<Box<dyn Sandbox>> {
-        if self.closed.load(Ordering::Acquire) {
+        if self.closing.is_cancelled() {
             return refuse(ErrorKind::Unavailable, "the provider is shut down");
         }
         check(&self.capabilities(), &spec)?;
@@ -128,14 +128,14 @@ impl Provider for Toy {
                 network: spec.network,
             },
             used: false,
-            abandon: CancellationToken::new(),
+            abandon: self.closing.child_token(),
             run: None,
             machine: Arc::clone(&self.machine),
         }))
     }
 
     async fn shutdown(&self) -> Result<()> {
-        self.closed.store(true, Ordering::Release);
+        self.closing.cancel();
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use ampoule_core::ErrorKind;
+use ampoule_core::{ErrorKind, Event};
 use futures_util::{StreamExt as _, stream};
 use tokio::time::sleep;
 
@@ -17,7 +17,7 @@ pub(super) fn add(law: &mut Law) {
     law.each("an_unused_sandbox_can_be_destroyed_or_dropped", unused);
     law.each("destroy_does_not_wait_for_a_reader", unread);
     law.each("many_at_once_are_all_answered_right", many);
-    law.add("after_a_shutdown_nothing_is_created", When::Last, false, shutdown);
+    law.add("after_a_shutdown_nothing_runs_and_nothing_is_created", When::Last, false, shutdown);
 }
 
 async fn unused(bench: Bench) -> Checked {
@@ -65,8 +65,17 @@ async fn many(bench: Bench) -> Checked {
 
 async fn shutdown(bench: Bench) -> Checked {
     let provider = &bench.subject.provider;
+    let mut live = bench.start_acts(&[print("ready\n"), Act::Hang]).await?;
     let spec = bench.request(&[give("1")])?.spec();
-    provider.shutdown().await?;
+    bench.within_patience("shutdown", provider.shutdown()).await??;
+    let seen = bench.to_end(&mut live.events).await?;
+    let last = seen.items.last();
+    ensure!(
+        matches!(last, Some(Err(_) | Ok(Event::Finished(_)))),
+        "a run that the shutdown met ended with {last:?}"
+    );
+    // Whatever it says of a sandbox that is gone, it says it in time.
+    let _ = bench.within_patience("destroy", live.sandbox.destroy()).await?;
     match provider.create(spec).await {
         Ok(_) => Err(Stop::Broken("a sandbox after the shutdown".to_owned())),
         Err(error) => {

@@ -35,7 +35,7 @@ fn needs_output(bench: &Bench) -> Checked {
 
 async fn timeout(bench: Bench) -> Checked {
     needs_output(&bench)?;
-    let seen = bench.run_within(bench.within(Duration::from_secs(1)), &before(Act::Hang)).await?;
+    let seen = bench.run_within(bench.within(Duration::from_secs(2)), &before(Act::Hang)).await?;
     let outcome = seen.outcome()?;
     ensure!(*outcome == Outcome::LimitExceeded { limit: LimitKind::Time }, "{outcome:?}");
     kept(&seen)
