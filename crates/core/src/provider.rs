@@ -44,6 +44,8 @@ pub trait Sandbox: Debug + Send + Sync {
 
     /// Runs one program. A second call is refused as `Unsupported`, and does not disturb the first.
     ///
+    /// - A request that asks for another sandbox than this one was created as
+    ///   ([`ExecuteRequest::spec`]) is refused as `InvalidRequest`, with the field.
     /// - The stream ends in exactly one `Finished`, last; or in `Err` when *we* failed.
     /// - Output before a stop is kept.
     /// - When `cancel` fires, the whole process tree is gone before `Finished(Cancelled)`.

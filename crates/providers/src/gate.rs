@@ -3,7 +3,7 @@
 //! What does not fit is refused with the field, what was asked and what is allowed. Nothing is
 //! clamped quietly: a caller who asks for ten minutes and gets one would blame the program.
 
-use ampoule_core::{Capabilities, Error, ErrorKind, Result, SandboxSpec};
+use ampoule_core::{Capabilities, Error, ErrorKind, ExecuteRequest, Result, SandboxSpec};
 
 const OPERATION: &str = "create a sandbox";
 
@@ -53,6 +53,28 @@ pub fn check(capabilities: &Capabilities, spec: &SandboxSpec) -> Result<()> {
         return out_of_range("memory", asked, "at least", allowed);
     }
     Ok(())
+}
+
+/// Says whether a sandbox that was created as `spec` asks can run `request`.
+///
+/// Limits are built into a sandbox: one that was created with less would be told as having more.
+pub fn check_request(spec: &SandboxSpec, request: &ExecuteRequest) -> Result<()> {
+    let asked = request.spec();
+    let differs = [
+        ("language", asked.language != spec.language),
+        ("network", asked.network != spec.network),
+        ("limits", asked.limits != spec.limits),
+    ];
+    match differs.into_iter().find(|(_, differs)| *differs) {
+        None => Ok(()),
+        Some((field, _)) => {
+            let message = format!(
+                "`{field}` is not what the sandbox was created with; hint: create it with the \
+                 request's own `spec()`"
+            );
+            Err(Error::new(ErrorKind::InvalidRequest, "execute the program", message))
+        }
+    }
 }
 
 /// A size as people write it: whole units where they fit, else bytes.

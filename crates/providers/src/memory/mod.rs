@@ -122,7 +122,7 @@ impl Provider for Memory {
         Ok(Box::new(MemorySandbox::new(
             id,
             self.config.clone(),
-            spec.network,
+            spec,
             Arc::clone(&self.census),
             self.closing.clone(),
         )))

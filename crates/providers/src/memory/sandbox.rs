@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use ampoule_core::{
     Artifact, CancellationToken, DeniedCall, Error, ErrorKind, Event, EventStream, Evidence,
     ExecuteRequest, Exit, Finished, FrameEvidence, IsolationLevel, IsolationReport, Meters,
-    NetworkPolicy, OnOutputLimit, Result, Sandbox, SandboxId, SkippedArtifact, StopReason, Usage,
+    OnOutputLimit, Result, Sandbox, SandboxId, SandboxSpec, SkippedArtifact, StopReason, Usage,
     Verdict, verdict,
 };
 use async_trait::async_trait;
@@ -13,12 +13,14 @@ use futures_util::stream;
 use tokio::{sync::watch, time::Instant};
 
 use super::{Census, MemoryConfig, Script, Step, Stop, error};
+use crate::gate;
 
 /// A place in which a script is followed, once.
 #[derive(Debug)]
 pub struct MemorySandbox {
     id: SandboxId,
     config: MemoryConfig,
+    spec: SandboxSpec,
     isolation: IsolationReport,
     used: bool,
     census: Arc<watch::Sender<Census>>,
@@ -29,7 +31,7 @@ impl MemorySandbox {
     pub(super) fn new(
         id: SandboxId,
         config: MemoryConfig,
-        network: NetworkPolicy,
+        spec: SandboxSpec,
         census: Arc<watch::Sender<Census>>,
         closing: CancellationToken,
     ) -> Self {
@@ -42,9 +44,9 @@ impl MemorySandbox {
             enforced: Vec::new(),
             missing: Vec::new(),
             meters: Meters::None,
-            network,
+            network: spec.network,
         };
-        Self { id, config, isolation, used: false, census, closing }
+        Self { id, config, spec, isolation, used: false, census, closing }
     }
 }
 
@@ -69,6 +71,7 @@ impl Sandbox for MemorySandbox {
         request: ExecuteRequest,
         cancel: CancellationToken,
     ) -> Result<EventStream> {
+        gate::check_request(&self.spec, &request)?;
         if std::mem::replace(&mut self.used, true) {
             return Err(error::second_execution());
         }

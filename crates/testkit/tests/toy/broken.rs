@@ -12,8 +12,8 @@ use std::{
 use ampoule_core::{
     Artifact, CancellationToken, Capabilities, Denial, DestroyGrade, Error, ErrorKind, Event,
     EventStream, ExecuteRequest, Finished, IsolationLevel, IsolationReport, Language, LimitKind,
-    NetworkPolicy, OnOutputLimit, Outcome, Provider, ProviderInfo, RawValue, Result, Sandbox,
-    SandboxId, SandboxSpec, ValueChannel,
+    Limits, NetworkPolicy, OnOutputLimit, Outcome, Provider, ProviderInfo, RawValue, Result,
+    Sandbox, SandboxId, SandboxSpec, ValueChannel,
 };
 use ampoule_testkit::conformance::Act;
 use async_trait::async_trait;
@@ -84,7 +84,7 @@ pub(crate) enum Fault {
     LeavesSandboxes,
     /// Shows a run what others left.
     SharesTraces,
-    /// Runs a second program.
+    /// Runs whatever it is asked for, also twice.
     RunsTwice,
     /// Logs the code and the arguments.
     LogsCode,
@@ -149,6 +149,22 @@ impl Fault {
     ];
 }
 
+impl Fault {
+    /// Changes limits quietly.
+    fn change(self, limits: &mut Limits) {
+        match self {
+            Self::NeverStopsForOutput => limits.on_output = OnOutputLimit::Discard,
+            Self::KeepsAll => limits.output *= 10,
+            Self::Clamps => {
+                limits.wall = limits.wall.clamp(Duration::from_millis(1), Duration::from_secs(60));
+                limits.memory = limits.memory.clamp(1 << 20, 1 << 29);
+                limits.processes = limits.processes.min(64);
+            }
+            _ => {}
+        }
+    }
+}
+
 /// A provider that does what the toy does, but for one fault.
 #[derive(Debug)]
 pub(crate) struct Broken {
@@ -200,14 +216,8 @@ impl Provider for Broken {
     }
 
     async fn create(&self, mut spec: SandboxSpec) -> Result<Box<dyn Sandbox>> {
-        let capabilities = self.toy.capabilities();
+        self.fault.change(&mut spec.limits);
         match self.fault {
-            Fault::Clamps => {
-                let least = Duration::from_millis(1);
-                spec.limits.wall = spec.limits.wall.clamp(least, capabilities.max_wall);
-                spec.limits.memory =
-                    spec.limits.memory.clamp(capabilities.min_memory, capabilities.max_memory / 2);
-            }
             Fault::AnyLanguage => spec.language = Language::new("acts"),
             Fault::AnyNetwork => spec.network = NetworkPolicy::None,
             Fault::NeverCloses if self.shared.closed.load(Ordering::Acquire) => {
@@ -292,19 +302,14 @@ impl Sandbox for BrokenSandbox {
     ) -> Result<EventStream> {
         let fault = self.fault;
         let acts: Vec<Act> = serde_json::from_str(request.code.as_str()).unwrap_or_default();
+        fault.change(&mut request.limits);
         match fault {
             Fault::LogsCode => {
                 tracing::info!(code = request.code.as_str(), ?request, "runs a program");
             }
             Fault::DebugTells => self.code = request.code.as_str().to_owned(),
-            Fault::NeverStopsForOutput => request.limits.on_output = OnOutputLimit::Discard,
-            Fault::KeepsAll => request.limits.output *= 10,
             Fault::IgnoresCancel => cancel = CancellationToken::new(),
             Fault::LosesArguments => request.arguments = ampoule_core::Arguments::none(),
-            Fault::Clamps => {
-                request.limits.memory = request.limits.memory.min(1 << 29);
-                request.limits.processes = request.limits.processes.min(64);
-            }
             Fault::RunsTwice => {
                 let spec = request.spec();
                 self.inner = Some(self.toy.create(spec).await?);

@@ -127,6 +127,7 @@ impl Provider for Toy {
                 meters: Meters::None,
                 network: spec.network,
             },
+            spec,
             used: false,
             abandon: self.closing.child_token(),
             run: None,
@@ -166,6 +167,7 @@ fn check(capabilities: &Capabilities, spec: &SandboxSpec) -> Result<()> {
 #[derive(Debug)]
 struct ToySandbox {
     id: SandboxId,
+    spec: SandboxSpec,
     isolation: IsolationReport,
     used: bool,
     abandon: CancellationToken,
@@ -189,6 +191,9 @@ impl Sandbox for ToySandbox {
         cancel: CancellationToken,
     ) -> Result<EventStream> {
         let error = |kind, message| Err(Error::new(kind, "execute the program", message));
+        if request.spec() != self.spec {
+            return error(ErrorKind::InvalidRequest, "`limits`, `language` or `network` differ");
+        }
         if std::mem::replace(&mut self.used, true) {
             return error(ErrorKind::Unsupported, "a sandbox runs one program and no second");
         }

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use ampoule_core::{ErrorKind, Language, Limits, NetworkPolicy, SandboxSpec};
+use ampoule_core::{
+    CancellationToken, ErrorKind, ExecuteRequest, Language, Limits, NetworkPolicy, SandboxSpec,
+};
 
 use crate::conformance::{
     bench::{Bench, Checked, Stop, ensure, give},
@@ -14,6 +16,7 @@ pub(super) fn add(law: &mut Law) {
     law.once("an_unknown_language_is_refused", language);
     law.once("limits_out_of_range_are_refused", limits);
     law.once("a_network_policy_that_is_not_declared_is_refused", network);
+    law.once("a_request_for_another_sandbox_is_refused", another_sandbox);
     law.each("limits_are_not_clamped", not_clamped);
     law.each("the_isolation_is_as_declared", isolation);
 }
@@ -82,6 +85,24 @@ async fn network(bench: Bench) -> Checked {
         }
     }
     Ok(())
+}
+
+async fn another_sandbox(bench: Bench) -> Checked {
+    let request = bench.request(&[give("1")])?;
+    let limits = Limits { memory: request.limits.memory + (1 << 20), ..request.limits };
+    let mut sandbox = bench.create(request.spec()).await?;
+    let asked = ExecuteRequest { limits, ..request };
+    match sandbox.execute(asked, CancellationToken::new()).await {
+        Ok(_) => {
+            let said = "it takes a request with more memory than it was created with";
+            return Err(Stop::Broken(said.to_owned()));
+        }
+        Err(error) => {
+            ensure!(error.kind() == ErrorKind::InvalidRequest, "it is refused as {error:?}");
+            ensure!(error.message().contains("`limits`"), "`limits` are not named: {error}");
+        }
+    }
+    bench.destroy(sandbox).await
 }
 
 async fn not_clamped(bench: Bench) -> Checked {
