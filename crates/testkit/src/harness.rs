@@ -111,7 +111,15 @@ impl Suite {
 
     /// Runs everything and says how it went. `finish` runs last, whatever happened.
     pub fn run(self, finish: impl FnOnce()) -> ExitCode {
-        let arguments = Arguments::from_args();
+        let (passed, unlisted) = self.carry_out(&Arguments::from_args(), finish);
+        if !passed || (unlisted && std::env::var_os("CI").is_some()) {
+            return ExitCode::FAILURE;
+        }
+        ExitCode::SUCCESS
+    }
+
+    /// Whether all passed, and whether one was skipped that is not listed.
+    fn carry_out(self, arguments: &Arguments, finish: impl FnOnce()) -> (bool, bool) {
         let mut controlled = true;
         if !arguments.list {
             for (name, test) in self.controls {
@@ -124,7 +132,7 @@ impl Suite {
             }
         }
         let mut failed = !controlled || {
-            let conclusion = libtest_mimic::run(&arguments, self.trials);
+            let conclusion = libtest_mimic::run(arguments, self.trials);
             conclusion.has_failed()
         };
         if controlled && !arguments.list {
@@ -146,11 +154,7 @@ impl Suite {
             say(&format!("  {name}: {reason}"));
         }
         let skips = self.skips.lock().unwrap_or_else(PoisonError::into_inner);
-        let unlisted = report(&skips);
-        if failed || (unlisted && std::env::var_os("CI").is_some()) {
-            return ExitCode::FAILURE;
-        }
-        ExitCode::SUCCESS
+        (!failed, report(&skips))
     }
 }
 
@@ -203,4 +207,54 @@ fn listed_skips() -> Vec<String> {
 #[expect(clippy::print_stdout, reason = "a test harness speaks to who runs it")]
 fn say(text: &str) {
     println!("{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn carry_out(suite: Suite) -> (bool, bool) {
+        // What these suites print would be counted as tests of ours.
+        let logfile = Some("/dev/null".to_owned());
+        suite.carry_out(&Arguments { logfile, ..Arguments::default() }, || {})
+    }
+
+    fn with(add: impl FnOnce(&mut Suite)) -> (bool, bool) {
+        let mut suite = Suite::new();
+        suite.control("control", || Ok(()));
+        suite.test("test", || Ok(()));
+        add(&mut suite);
+        carry_out(suite)
+    }
+
+    #[test]
+    fn every_kind_of_test_can_fail_the_suite() {
+        let fail = || Err::<(), _>(Failure::from("no"));
+        assert_eq!(with(|_| {}), (true, false));
+        assert_eq!(with(|suite| suite.control("c", fail)), (false, false));
+        assert_eq!(with(|suite| suite.test("t", fail)), (false, false));
+        assert_eq!(with(|suite| suite.last("l", fail)), (false, false));
+        assert_eq!(with(|suite| suite.last("l", || skip("not here"))), (false, false));
+    }
+
+    #[test]
+    fn a_skip_is_a_gap_and_what_nobody_promises_is_none() {
+        assert_eq!(with(|suite| suite.test("t", || skip("not here"))), (true, true));
+        let left_out = || Ok(Outcome::LeftOut("not promised".to_owned()));
+        assert_eq!(with(|suite| suite.test("t", left_out)), (true, false));
+    }
+
+    #[test]
+    fn without_its_control_nothing_is_run() {
+        let ran = Arc::new(Mutex::new(false));
+        let seen = Arc::clone(&ran);
+        let mut suite = Suite::new();
+        suite.control("control", || Err::<(), _>(Failure::from("no")));
+        suite.test("test", move || {
+            *seen.lock()? = true;
+            Ok(())
+        });
+        assert_eq!(carry_out(suite), (false, false));
+        assert!(!*ran.lock().unwrap());
+    }
 }

@@ -104,7 +104,8 @@ pub fn add(suite: &mut Suite, subject: &Subject) {
         }
     }
     if let Some(known) = subject.leaves_out.clone() {
-        let cases: Vec<_> = laws::all().iter().map(Case::short).collect();
+        let mut cases: Vec<_> = laws::all().iter().map(Case::short).collect();
+        cases.push(laws::without_programs().short());
         suite.last("nothing_else_is_left_out", move || {
             if let Some(unknown) = known.iter().find(|name| !cases.contains(name)) {
                 return Err(Failure::from(format!("there is no case `{unknown}` to leave out")));
