@@ -56,8 +56,8 @@ impl Programs for Scripts {
 struct Census(Arc<Memory>);
 
 impl Oracle for Census {
-    fn processes_with(&self, _: &str) -> Vec<String> {
-        Vec::new()
+    fn processes_with(&self, _: &str) -> Option<Vec<String>> {
+        None
     }
 
     fn left_over(&self) -> Vec<String> {

@@ -14,8 +14,8 @@ use tokio::runtime::Runtime;
 struct Host;
 
 impl Oracle for Host {
-    fn processes_with(&self, word: &str) -> Vec<String> {
-        ampoule_testkit::processes_with(word)
+    fn processes_with(&self, word: &str) -> Option<Vec<String>> {
+        Some(ampoule_testkit::processes_with(word))
     }
 
     fn left_over(&self) -> Vec<String> {

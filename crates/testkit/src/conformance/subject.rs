@@ -9,8 +9,9 @@ use super::{act::Programs, programs::BuiltIn};
 
 /// Looks at the place where programs run, and asks nobody of the provider's.
 pub trait Oracle: Debug + Send + Sync + 'static {
-    /// The processes that have `word` among their arguments, wherever the programs run.
-    fn processes_with(&self, word: &str) -> Vec<String>;
+    /// The processes that have `word` among their arguments, wherever the programs run; `None` if
+    /// nobody can look there. The cases that need to are then left out.
+    fn processes_with(&self, word: &str) -> Option<Vec<String>>;
 
     /// What is left of the provider's sandboxes when there should be none: processes, mounts,
     /// control groups, files, containers, instances; one line each.
@@ -23,8 +24,8 @@ pub trait Oracle: Debug + Send + Sync + 'static {
 pub struct HostProcesses;
 
 impl Oracle for HostProcesses {
-    fn processes_with(&self, word: &str) -> Vec<String> {
-        crate::processes_with(word)
+    fn processes_with(&self, word: &str) -> Option<Vec<String>> {
+        Some(crate::processes_with(word))
     }
 
     fn left_over(&self) -> Vec<String> {

@@ -45,8 +45,9 @@ impl Machine {
 }
 
 impl Oracle for Machine {
-    fn processes_with(&self, word: &str) -> Vec<String> {
-        self.processes().iter().filter(|process| process.contains(word)).cloned().collect()
+    fn processes_with(&self, word: &str) -> Option<Vec<String>> {
+        let processes = self.processes();
+        Some(processes.iter().filter(|process| process.contains(word)).cloned().collect())
     }
 
     fn left_over(&self) -> Vec<String> {

@@ -21,6 +21,7 @@ pub(super) fn add(law: &mut Law) {
 
 async fn outlived(bench: Bench) -> Checked {
     bench.needs_walls()?;
+    bench.needs_sight()?;
     for end in [give("1"), Act::Raise("no".to_owned()), Act::Exit(0)] {
         let word = crate::unique_word();
         let mut live =
@@ -36,6 +37,7 @@ async fn outlived(bench: Bench) -> Checked {
 
 async fn stopped(bench: Bench) -> Checked {
     bench.needs_walls()?;
+    bench.needs_sight()?;
     let word = crate::unique_word();
     let acts = [Act::Child(word.clone()), print("ready\n"), Act::Hang];
     let seen = bench.run_within(bench.within(Duration::from_secs(3)), &acts).await?;
