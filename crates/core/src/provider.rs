@@ -23,7 +23,9 @@ pub trait Provider: Debug + Send + Sync + 'static {
 
     /// Creates a sandbox that is ready for one execution.
     ///
-    /// - What [`Capabilities`] does not declare is refused as `Unsupported`.
+    /// - What [`Capabilities`] does not declare is refused as `Unsupported`, a limit outside of its
+    ///   range as `InvalidRequest`, with the field.
+    /// - After `shutdown` it is refused as `Unavailable`.
     /// - A sandbox that is dropped without `destroy` leaves nothing behind either.
     async fn create(&self, spec: SandboxSpec) -> Result<Box<dyn Sandbox>>;
 
@@ -40,8 +42,10 @@ pub trait Sandbox: Debug + Send + Sync {
     /// Says what is enforced around it.
     fn isolation(&self) -> &IsolationReport;
 
-    /// Runs one program. A second call is refused.
+    /// Runs one program. A second call is refused as `Unsupported`, and does not disturb the first.
     ///
+    /// - A request that asks for another sandbox than this one was created as
+    ///   ([`ExecuteRequest::spec`]) is refused as `InvalidRequest`, with the field.
     /// - The stream ends in exactly one `Finished`, last; or in `Err` when *we* failed.
     /// - Output before a stop is kept.
     /// - When `cancel` fires, the whole process tree is gone before `Finished(Cancelled)`.

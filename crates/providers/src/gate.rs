@@ -4,7 +4,8 @@
 //! clamped quietly: a caller who asks for ten minutes and gets one would blame the program.
 
 use ampoule_core::{
-    Capabilities, Error, ErrorKind, Excess, Result, SandboxSpec, format_bytes, format_duration,
+    Capabilities, Error, ErrorKind, Excess, ExecuteRequest, Result, SandboxSpec, format_bytes,
+    format_duration,
 };
 
 const OPERATION: &str = "create a sandbox";
@@ -37,6 +38,28 @@ pub fn check(capabilities: &Capabilities, spec: &SandboxSpec) -> Result<()> {
     match excesses(capabilities, spec).first() {
         Some(excess) => Err(Error::new(ErrorKind::InvalidRequest, OPERATION, excess.to_string())),
         None => Ok(()),
+    }
+}
+
+/// Says whether a sandbox that was created as `spec` asks can run `request`.
+///
+/// Limits are built into a sandbox: one that was created with less would be told as having more.
+pub fn check_request(spec: &SandboxSpec, request: &ExecuteRequest) -> Result<()> {
+    let asked = request.spec();
+    let differs = [
+        ("language", asked.language != spec.language),
+        ("network", asked.network != spec.network),
+        ("limits", asked.limits != spec.limits),
+    ];
+    match differs.into_iter().find(|(_, differs)| *differs) {
+        None => Ok(()),
+        Some((field, _)) => {
+            let message = format!(
+                "`{field}` is not what the sandbox was created with; hint: create it with the \
+                 request's own `spec()`"
+            );
+            Err(Error::new(ErrorKind::InvalidRequest, "execute the program", message))
+        }
     }
 }
 

@@ -1,6 +1,7 @@
-//! What the tests of Ampoule share.
+//! What the tests of Ampoule share, and the [`conformance`] suite that every provider runs.
 #![forbid(unsafe_code)]
 
+pub mod conformance;
 mod harness;
 mod oracle;
 

@@ -13,10 +13,11 @@ use crate::Failure;
 /// How long the host has to come to what is expected.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A word that no other process on this machine has in its arguments.
+/// A word that no other process on this machine has in its arguments, and that is no part of another
+/// such word.
 pub fn unique_word() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
-    format!("survivor-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+    format!("survivor-{}-{}-end", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// The arguments of every process on the host that has `word` among them.

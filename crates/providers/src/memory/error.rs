@@ -25,7 +25,7 @@ pub(super) fn unreadable(source: serde_json::Error) -> Error {
 /// A sandbox that is asked for a second execution.
 pub(super) fn second_execution() -> Error {
     Error::new(
-        ErrorKind::InvalidRequest,
+        ErrorKind::Unsupported,
         "execute the program",
         "the sandbox has already been used; hint: one sandbox, one execution",
     )

@@ -19,11 +19,12 @@ mod sandbox;
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+    atomic::{AtomicU64, Ordering},
 };
 
 use ampoule_core::{
-    Capabilities, Error, ErrorKind, Provider, ProviderInfo, Result, Sandbox, SandboxId, SandboxSpec,
+    CancellationToken, Capabilities, Error, ErrorKind, Provider, ProviderInfo, Result, Sandbox,
+    SandboxId, SandboxSpec,
 };
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -52,7 +53,8 @@ pub struct Memory {
     config: MemoryConfig,
     census: Arc<watch::Sender<Census>>,
     next: AtomicU64,
-    closed: AtomicBool,
+    /// Ends what runs when the provider is shut down.
+    closing: CancellationToken,
 }
 
 impl Memory {
@@ -62,7 +64,7 @@ impl Memory {
             config,
             census: Arc::new(watch::Sender::new(Census::default())),
             next: AtomicU64::new(1),
-            closed: AtomicBool::new(false),
+            closing: CancellationToken::new(),
         }
     }
 
@@ -103,7 +105,7 @@ impl Provider for Memory {
     }
 
     async fn create(&self, spec: SandboxSpec) -> Result<Box<dyn Sandbox>> {
-        if self.closed.load(Ordering::Acquire) {
+        if self.closing.is_cancelled() {
             return Err(Error::new(
                 ErrorKind::Unavailable,
                 "create a sandbox",
@@ -120,13 +122,14 @@ impl Provider for Memory {
         Ok(Box::new(MemorySandbox::new(
             id,
             self.config.clone(),
-            spec.network,
+            spec,
             Arc::clone(&self.census),
+            self.closing.clone(),
         )))
     }
 
     async fn shutdown(&self) -> Result<()> {
-        self.closed.store(true, Ordering::Release);
+        self.closing.cancel();
         Ok(())
     }
 }

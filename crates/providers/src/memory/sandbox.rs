@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use ampoule_core::{
     Artifact, CancellationToken, DeniedCall, Error, ErrorKind, Event, EventStream, Evidence,
     ExecuteRequest, Exit, Finished, FrameEvidence, IsolationLevel, IsolationReport, Meters,
-    NetworkPolicy, OnOutputLimit, Result, Sandbox, SandboxId, SkippedArtifact, StopReason, Usage,
+    OnOutputLimit, Result, Sandbox, SandboxId, SandboxSpec, SkippedArtifact, StopReason, Usage,
     Verdict, verdict,
 };
 use async_trait::async_trait;
@@ -13,23 +13,27 @@ use futures_util::stream;
 use tokio::{sync::watch, time::Instant};
 
 use super::{Census, MemoryConfig, Script, Step, Stop, error};
+use crate::gate;
 
 /// A place in which a script is followed, once.
 #[derive(Debug)]
 pub struct MemorySandbox {
     id: SandboxId,
     config: MemoryConfig,
+    spec: SandboxSpec,
     isolation: IsolationReport,
     used: bool,
     census: Arc<watch::Sender<Census>>,
+    closing: CancellationToken,
 }
 
 impl MemorySandbox {
     pub(super) fn new(
         id: SandboxId,
         config: MemoryConfig,
-        network: NetworkPolicy,
+        spec: SandboxSpec,
         census: Arc<watch::Sender<Census>>,
+        closing: CancellationToken,
     ) -> Self {
         census.send_modify(|census| {
             census.created += 1;
@@ -40,9 +44,9 @@ impl MemorySandbox {
             enforced: Vec::new(),
             missing: Vec::new(),
             meters: Meters::None,
-            network,
+            network: spec.network,
         };
-        Self { id, config, isolation, used: false, census }
+        Self { id, config, spec, isolation, used: false, census, closing }
     }
 }
 
@@ -67,6 +71,7 @@ impl Sandbox for MemorySandbox {
         request: ExecuteRequest,
         cancel: CancellationToken,
     ) -> Result<EventStream> {
+        gate::check_request(&self.spec, &request)?;
         if std::mem::replace(&mut self.used, true) {
             return Err(error::second_execution());
         }
@@ -74,7 +79,8 @@ impl Sandbox for MemorySandbox {
         if let Some(Step::Refuse(kind, message)) = steps.first() {
             return Err(error::scripted(kind, message.clone()));
         }
-        let run = Run::new(request, steps, cancel, Arc::clone(&self.census));
+        let census = Arc::clone(&self.census);
+        let run = Run::new(request, steps, cancel, census, self.closing.clone());
         Ok(Box::pin(stream::unfold(run, |mut run| async move {
             run.next().await.map(|event| (event, run))
         })))
@@ -98,6 +104,7 @@ struct Run {
     unseen: bool,
     over: bool,
     census: Arc<watch::Sender<Census>>,
+    closing: CancellationToken,
 }
 
 /// What one step gives.
@@ -114,6 +121,7 @@ impl Run {
         steps: Vec<Step>,
         cancel: CancellationToken,
         census: Arc<watch::Sender<Census>>,
+        closing: CancellationToken,
     ) -> Self {
         let mut evidence = Evidence::default();
         evidence.memory.limit = request.limits.memory;
@@ -131,6 +139,7 @@ impl Run {
             unseen: false,
             over: false,
             census,
+            closing,
         }
     }
 
@@ -140,7 +149,9 @@ impl Run {
             return None;
         }
         loop {
-            if self.cancel.is_cancelled() {
+            if self.closing.is_cancelled() {
+                self.evidence.stopped = Some(StopReason::Platform);
+            } else if self.cancel.is_cancelled() {
                 self.evidence.stopped = Some(StopReason::Cancelled);
             }
             let step = match self.evidence.stopped {
@@ -214,12 +225,13 @@ impl Run {
         Given::Nothing
     }
 
-    /// Waits, unless the caller withdraws or the wall clock runs out first.
+    /// Waits, unless the provider shuts down, the caller withdraws or the wall clock runs out first.
     async fn wait(&mut self, time: Option<Duration>) {
         let deadline = self.began + self.request.limits.wall;
         let end = time.map_or(deadline, |time| (Instant::now() + time).min(deadline));
         tokio::select! {
             biased;
+            () = self.closing.cancelled() => {}
             () = self.cancel.cancelled() => {}
             () = tokio::time::sleep_until(end) => {
                 if end == deadline {
@@ -362,7 +374,7 @@ mod tests {
         let result = Collector::collect(events).await.unwrap();
         assert_eq!(result.finished.outcome, Outcome::Cancelled);
         let second = sandbox.execute(request, cancel).await.err().unwrap();
-        assert_eq!(second.kind(), ErrorKind::InvalidRequest);
+        assert_eq!(second.kind(), ErrorKind::Unsupported);
         drop(sandbox);
         let census = memory.census();
         assert_eq!((census.live, census.destroyed), (0, 0));

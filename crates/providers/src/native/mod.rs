@@ -181,7 +181,8 @@ impl Provider for Native {
         let link = self.link().await?;
         let prepared = link.prepare(template.index, limits).await?;
         let isolation = isolation_report(&link, spec.network);
-        let sandbox = NativeSandbox::start(prepared, isolation, template.traits, PATIENCE).await?;
+        let sandbox =
+            NativeSandbox::start(prepared, spec, isolation, template.traits, PATIENCE).await?;
         Ok(Box::new(sandbox))
     }
 

@@ -9,7 +9,7 @@ use std::{
 
 use ampoule_core::{
     CancellationToken, Error, ErrorKind, EventStream, ExecuteRequest, IsolationReport, Result,
-    Sandbox, SandboxId,
+    Sandbox, SandboxId, SandboxSpec,
 };
 use ampoule_jail::Listener;
 use async_trait::async_trait;
@@ -38,6 +38,7 @@ static CREATED: AtomicU64 = AtomicU64::new(0);
 #[derive(Debug)]
 pub(super) struct NativeSandbox {
     id: SandboxId,
+    spec: SandboxSpec,
     isolation: Arc<IsolationReport>,
     traits: RuntimeTraits,
     /// Taken by the one execution.
@@ -52,6 +53,7 @@ impl NativeSandbox {
     /// Waits until the interpreter of a prepared slot has started.
     pub(super) async fn start(
         prepared: Prepared,
+        spec: SandboxSpec,
         isolation: IsolationReport,
         traits: RuntimeTraits,
         patience: Duration,
@@ -86,6 +88,7 @@ impl NativeSandbox {
         let number = CREATED.fetch_add(1, Ordering::Relaxed);
         Ok(Self {
             id: SandboxId::new(format!("native-{number}")),
+            spec,
             isolation: Arc::new(isolation),
             traits,
             ready: Some((slot, channels)),
@@ -116,6 +119,7 @@ impl Sandbox for NativeSandbox {
         request: ExecuteRequest,
         cancel: CancellationToken,
     ) -> Result<EventStream> {
+        crate::gate::check_request(&self.spec, &request)?;
         let (slot, channels) = self.ready.take().ok_or_else(|| {
             Error::new(
                 ErrorKind::Unsupported,

@@ -33,7 +33,6 @@ fn main() -> ExitCode {
     lifecycle::add_controls(&mut suite, &rig);
     verdicts::add(&mut suite, &rig);
     containment::add(&mut suite, &rig);
-    lifecycle::add(&mut suite, &rig);
     let last = Arc::clone(&rig);
     suite.run(move || last.stop())
 }
