@@ -26,6 +26,11 @@ const MAX_WALL: Duration = Duration::from_secs(3600);
 /// The most memory that anybody may ask for, in bytes.
 const MAX_MEMORY: u64 = 64 << 30;
 
+/// Every runtime of this installation: the binary's own, and those in the data directory.
+pub(crate) fn catalogue() -> Result<Catalogue, Failure> {
+    Ok(Catalogue::load(&default_data_dir(), &[])?)
+}
+
 /// What the back-end must be able to do.
 #[derive(Clone, Debug)]
 pub(crate) struct Needs {

@@ -27,7 +27,7 @@ use crate::{
     json_text::lay_out,
     logging,
     output::{self, Live},
-    provider::{Needs, Prepared},
+    provider::{Needs, Prepared, catalogue},
 };
 
 /// The largest program or arguments file, in bytes: as large as a request of the service.
@@ -36,7 +36,7 @@ const MAX_INPUT: u64 = 32 << 20;
 /// Runs one program.
 pub(crate) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
     logging::start("error", Some(logging::LogFormat::Text))?;
-    let catalogue = Catalogue::builtin();
+    let catalogue = catalogue()?;
     let request = read_request(&arguments, &catalogue)?;
     let directory = arguments.artifacts.as_deref().map(ArtifactDirectory::create).transpose()?;
     let environment = Environment(&|name| std::env::var_os(name));

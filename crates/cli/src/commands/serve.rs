@@ -9,7 +9,7 @@ use std::{net::TcpListener, sync::Arc, time::Duration};
 
 use ampoule_core::{CancellationToken, ErrorKind, Limits, NetworkPolicy, Provider, SandboxSpec};
 use ampoule_manager::{Manager, ManagerConfig};
-use ampoule_providers::{gate, runtimes::Catalogue};
+use ampoule_providers::gate;
 use ampoule_server::{Languages, Server, ServerConfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{debug, info};
@@ -19,7 +19,7 @@ use crate::{
     environment::Environment,
     exit::{ExitCode, Failure},
     logging,
-    provider::{Needs, Prepared},
+    provider::{Needs, Prepared, catalogue},
 };
 
 /// Two threads: requests are parsed and events are moved here; programs run elsewhere.
@@ -36,11 +36,15 @@ pub(crate) fn serve(arguments: ServeArguments) -> Result<ExitCode, Failure> {
     for name in &settings.not_applied {
         debug!(name, "a variable of RAGFlow's own side is not applied here");
     }
-    let catalogue = Catalogue::builtin();
+    let catalogue = catalogue()?;
     let mut config = ServerConfig { grace: arguments.grace, ..ServerConfig::default() };
     config.languages = Languages::new(
         catalogue.iter().map(|folder| (folder.language().clone(), folder.manifest.aliases.clone())),
     );
+    config.examples = catalogue
+        .iter()
+        .map(|folder| (folder.language().clone(), folder.manifest.example.clone()))
+        .collect();
     config.max_body = usize::try_from(arguments.max_body).unwrap_or(usize::MAX);
     config.limits.memory = settings.memory.unwrap_or(config.limits.memory);
     config.limits.wall = settings.timeout.unwrap_or(config.limits.wall);
