@@ -6,11 +6,12 @@
 # `set -e`, a signal and a status end it as they end any script. It can break what comes after it, and
 # then there is no result; what it prints never becomes one.
 
-# Scripts use descriptor 3 for themselves: the channel moves out of their way.
-exec {__ampoule_channel}>&3 3>&-
+# Scripts use descriptor 3 for themselves, and the shell those from 10 on: the channel moves out of
+# their way.
+exec 200>&3 3>&-
 BASH_ARGV0=main.sh
 # In a file, because `result` may be called in a subshell or at the end of a pipe.
-readonly __ampoule_channel __ampoule_value=$TMPDIR/.value.$$
+readonly __ampoule_channel=200 __ampoule_value=$TMPDIR/.value.$$
 
 # Reads one item of the request: its name and its text, with the escapes still in it.
 __ampoule_read() {
@@ -37,9 +38,9 @@ __ampoule_plain() {
 __ampoule_send() {
     local LC_ALL=C
     if ! printf '%s %s %d\n%s' "$__ampoule_nonce" "$1" "${#2}" "$2" >&"$__ampoule_channel"; then
-        printf 'ampoule: the program closed the result channel\n' >&2
+        printf 'ampoule: the program closed the result channel\n' >&201
         exit 1
-    fi
+    fi 201>&2 2>/dev/null
 }
 
 # Ends with an error: its type, the line of the program or nothing, its message.
