@@ -140,3 +140,7 @@ pub fn remove(name: &str, data_dir: &Path) -> Result<PathBuf> {
 fn failed(message: &str) -> Error {
     Error::new(ErrorKind::Config, OPERATION, message)
 }
+
+#[cfg(test)]
+#[path = "added_tests.rs"]
+mod tests;
