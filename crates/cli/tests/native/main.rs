@@ -3,6 +3,8 @@
 mod bad_input;
 mod interpreters;
 mod killed;
+mod language_page;
+mod languages;
 mod serving;
 mod support;
 
@@ -40,6 +42,8 @@ fn main() -> ExitCode {
     bad_input::add(&mut suite);
     interpreters::add(&mut suite);
     killed::add(&mut suite);
+    language_page::add(&mut suite);
+    languages::add(&mut suite);
     serving::add(&mut suite);
     suite.run(support::nothing_is_left)
 }
