@@ -135,7 +135,7 @@ pub(crate) fn add(suite: &mut Suite) {
                 {"type": "ValueError", "message": "the value is not JSON: expected value at line 1 column 1"}})),
             ("x.sh", "main() {\n  if; }", json!({"kind": "failed", "exit_code": 1, "signal": null, "error":
                 {"type": "SyntaxError", "message": "syntax error near unexpected token `;'", "line": 2}})),
-            ("x.sh", "main() { echo rubbish >&200; }", json!({"kind": "failed", "exit_code": 1, "signal": null, "error":
+            ("x.sh", "main() { echo rubbish >&200; sleep 2; }", json!({"kind": "failed", "exit_code": 1, "signal": null, "error":
                 {"type": "ResultChannelError", "message": "the program wrote to the result channel: more than one frame, or one that is too long"}})),
             ("x.sh", "main() { echo '{\"status\": \"success\"}'; exit 0; }", json!({"kind": "failed", "exit_code": 0, "signal": null, "error": null})),
             ("x.pl", "sub main { exit 3 }", json!({"kind": "failed", "exit_code": 3, "signal": null, "error": null})),
@@ -270,19 +270,21 @@ pub(crate) fn add(suite: &mut Suite) {
     });
     suite.test("languages::a_builtin_one_is_replaced_only_when_asked_and_comes_back", || {
         let place = Place::new();
-        let manifest = place.copy("perl").join("manifest.toml");
+        let manifest = place.copy("python").join("manifest.toml");
         let text = fs::read_to_string(&manifest)?;
-        fs::write(&manifest, text.replace("language = \"perl\"", "language = \"python\""))?;
-        let shown = place.ampoule(&["runtimes", "add", "perl"]);
+        fs::write(&manifest, text.replace("[environment]", "[environment]\nHOUSE = 'ours'"))?;
+        let shown = place.ampoule(&["runtimes", "add", "python"]);
         assert_eq!(shown.code, 2, "{shown:?}");
         assert!(shown.stderr.contains("`python` is part of ampoule; hint:"), "{shown:?}");
-        let shown = place.ampoule(&["runtimes", "add", "--replace", "perl"]);
+        let shown = place.ampoule(&["runtimes", "add", "--replace", "python"]);
         assert_eq!(shown.code, 0, "{shown:?}");
-        let shown = place.run("x", "sub main { 7 }", &["--lang", "python"]);
-        assert_eq!((shown.code, shown.stdout.as_str()), (0, "7\n"), "{shown:?}");
+        assert!(shown.stdout.contains("hint: `ampoule runtimes install python`"), "{shown:?}");
+        let code = "import os\ndef main(): return os.environ.get('HOUSE')";
+        let shown = place.run("x.py", code, &[]);
+        assert_eq!((shown.code, shown.stdout.as_str()), (0, "\"ours\"\n"), "{shown:?}");
         assert_eq!(place.ampoule(&["runtimes", "remove", "python"]).code, 0);
-        let shown = place.run("x", "def main(): return 8", &["--lang", "python"]);
-        assert_eq!((shown.code, shown.stdout.as_str()), (0, "8\n"), "{shown:?}");
+        let shown = place.run("x.py", code, &[]);
+        assert_eq!((shown.code, shown.stdout.as_str()), (0, "null\n"), "{shown:?}");
         Ok(())
     });
     suite.test("languages::a_name_that_is_taken_is_refused_before_anything_runs", || {
