@@ -6,6 +6,9 @@
 # `set -e`, a signal and a status end it as they end any script. It can break what comes after it, and
 # then there is no result; what it prints never becomes one.
 
+# What looks unused, unset or unreachable here is the program's to use, or set by name.
+# shellcheck shell=bash disable=SC1091,SC2034,SC2154,SC2317
+
 # Scripts use descriptor 3 for themselves, and the shell those from 10 on: the channel moves out of
 # their way.
 exec 200>&3 3>&-
@@ -132,7 +135,8 @@ readonly __ampoule_arguments
 
 # Not `source … ||`, where `set -e` would not hold.
 source ./main.sh
-if (($? != 0)); then
+__ampoule_status=$?
+if ((__ampoule_status != 0)); then
     __ampoule_check_syntax
 fi
 if ! declare -F main >/dev/null; then

@@ -161,6 +161,20 @@ fn an_interrupted_store_leaves_nothing_that_counts() {
 }
 
 #[test]
+fn of_two_at_once_one_is_stored() {
+    let place = Place::new();
+    let runtime = NewRuntime::read(&place.folder()).unwrap();
+    let store = || runtime.store(&place.data(), false).is_ok();
+    let stored = std::thread::scope(|scope| {
+        let both = [scope.spawn(store), scope.spawn(store)];
+        both.map(|one| one.join().unwrap())
+    });
+    assert_eq!(stored.iter().filter(|stored| **stored).count(), 1);
+    assert_eq!(place.names(), ["bash"]);
+    assert!(Catalogue::load(&place.data(), &[]).is_ok());
+}
+
+#[test]
 fn a_data_directory_that_cannot_be_written_is_named() {
     let place = Place::new();
     fs::write(place.data(), "a file").unwrap();
