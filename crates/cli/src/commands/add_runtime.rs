@@ -142,10 +142,14 @@ async fn run(
         network: NetworkPolicy::None,
     };
     manager.run(request, CancellationToken::new()).await.map_err(|error| {
-        // The launcher was there to answer: what did not start is this runtime.
-        let is_runtime = error.kind() == ErrorKind::Unavailable;
+        // The launcher was there to answer: what did not start, or ended between its ready byte and
+        // its request, is this runtime.
+        let is_runtime = error.kind() == ErrorKind::Unavailable || error.program_may_have_started();
         let failure = Failure::from(error);
-        let message = format!("`example.{field}` was not run: {}", failure.message);
+        let message = format!(
+            "`example.{field}` was not run: {}; hint: mend the runner, which has to be ready, read its request and answer",
+            failure.message
+        );
         let code = if is_runtime { ExitCode::Usage } else { failure.code };
         Failure { code, message }
     })
