@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ampoule_testkit::{Suite, unique_word};
+use ampoule_testkit::{Suite, eventually, unique_word};
 use serde_json::{Value, json};
 
 use crate::support::{Done, Service, ampoule, done, write};
@@ -347,6 +347,20 @@ pub(crate) fn add(suite: &mut Suite) {
         fs::write(&manifest, "rubbish")?;
         assert_eq!(place.ampoule(&["runtimes", "remove", "bash"]).code, 0);
         assert_eq!(done(place.command().arg("run").arg(&program)).code, 0);
+        Ok(())
+    });
+    suite.test("languages::a_service_is_ready_when_every_example_gave_its_value", || {
+        let place = Place::new();
+        place.add("bash");
+        let manifest = place.path("data/languages/bash/manifest.toml");
+        let text = fs::read_to_string(&manifest)?;
+        fs::write(&manifest, text.replace("value = '{\"n\": 42}'", "value = '{\"n\": 43}'"))?;
+        let service = Service::start_unready(&mut place.command());
+        let reason = json!([{"name": "bash", "reason": "it gave a wrong value"}]);
+        eventually("the example is tried", || {
+            let answer = service.get("/readyz");
+            answer.is_ok_and(|(status, ready)| status == 503 && ready["not_ready"] == reason)
+        })?;
         Ok(())
     });
     suite.test("languages::a_data_directory_that_cannot_be_written_is_said", || {

@@ -158,6 +158,14 @@ impl Catalogue {
                 )));
             }
         }
+        for extension in &folder.manifest.extensions {
+            if let Some(other) = self.by_extension(extension) {
+                return Err(config_error(format!(
+                    "runtimes `{}` and `{}` both take files named `.{extension}`; hint: change `extensions` in one `{MANIFEST}`",
+                    other.name, folder.name
+                )));
+            }
+        }
         self.folders.push(folder);
         Ok(())
     }

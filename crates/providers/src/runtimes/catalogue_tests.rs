@@ -239,11 +239,24 @@ fn each_broken_field_is_named_with_its_line_and_the_fix() {
 fn names_of_two_runtimes_do_not_clash() {
     let data = tempfile::tempdir().unwrap();
     let added = data.path().join("languages");
-    for (bad, said) in [
-        ("[\"js\"]", "runtimes `nodejs` and `ruby` both answer to `js`; hint: change"),
-        ("[\"python3\"]", "runtimes `python` and `ruby` both answer to `python3`"),
+    for (good, bad, said) in [
+        (
+            "s = [\"rb\"]\next",
+            "s = [\"js\"]\next",
+            "runtimes `nodejs` and `ruby` both answer to `js`; hint:",
+        ),
+        (
+            "s = [\"rb\"]\next",
+            "s = [\"python3\"]\next",
+            "runtimes `python` and `ruby` both answer to `python3`",
+        ),
+        (
+            "s = [\"rb\"]\nint",
+            "s = [\"PY\"]\nint",
+            "runtimes `python` and `ruby` both take files named `.PY`; hint:",
+        ),
     ] {
-        write_runtime(&added, "ruby", &RUBY.replacen("[\"rb\"]", bad, 1));
+        write_runtime(&added, "ruby", &RUBY.replacen(good, bad, 1));
         let error = Catalogue::load(data.path(), &[]).unwrap_err();
         assert!(error.message().contains(said), "{error}");
     }
