@@ -34,7 +34,8 @@ demo: setup ## Start the service, run the examples through it over HTTP, stop it
 	@scripts/demo.sh "$(RELEASE)"
 
 .PHONY: test
-test: prerequisites ## Prepare what the tests need and run all of them
+test: ## Prepare what the tests need and run all of them
+	@scripts/prerequisites.sh --tests
 	@scripts/test.sh "$(DEBUG)"
 
 .PHONY: test-container

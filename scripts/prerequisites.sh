@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
 # Checks what building and running needs. As root on Debian it installs what is missing with apt-get;
 # as an ordinary user it says exactly what to install, all at once.
+#
+#   prerequisites.sh [--tests]    what the tests need beside, too
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
+FOR_TESTS=${1:-}
 RUST_NEEDED=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 NODE_NEEDED=20
 
@@ -80,6 +83,11 @@ look_for_node() {
         command -v npm >/dev/null 2>&1 || lack 'npm' npm
 }
 
+look_for_tests() {
+    # The runtime of Perl is a folder outside of the binary, which the tests add.
+    perl -MJSON::PP -e 1 >/dev/null 2>&1 || lack 'Perl with JSON::PP' perl
+}
+
 look() {
     missing=()
     packages=()
@@ -87,6 +95,9 @@ look() {
     look_for_linker
     look_for_python
     look_for_node
+    if [ "$FOR_TESTS" = --tests ]; then
+        look_for_tests
+    fi
 }
 
 tell() {

@@ -184,6 +184,21 @@ pub(crate) enum RuntimesCommand {
         #[arg(value_name = "LANG")]
         languages: Vec<String>,
     },
+    /// Adds a language: checks a runtime folder by real runs and keeps a copy of it
+    Add {
+        /// The folder: a manifest, a runner and what belongs to them
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+        /// Lets it take the place of the runtime that the language has
+        #[arg(long)]
+        replace: bool,
+    },
+    /// Removes a language that was added
+    Remove {
+        /// The language
+        #[arg(value_name = "LANG")]
+        language: String,
+    },
 }
 
 #[derive(Args, Debug)]

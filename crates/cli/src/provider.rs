@@ -23,6 +23,11 @@ use crate::{
     exit::Failure,
 };
 
+/// Every runtime of this installation: the binary's own, and those in the data directory.
+pub(crate) fn catalogue(config: &Config) -> Result<Catalogue, Failure> {
+    Ok(Catalogue::load(&config.data_dir, &config.runtime_dirs)?)
+}
+
 /// What the back-end must be able to do.
 #[derive(Clone, Debug)]
 pub(crate) struct Needs {

@@ -48,7 +48,7 @@ pub use request::{
     Arguments, ArgumentsError, Code, CodeError, ExecuteRequest, MAX_JSON_DEPTH, SandboxSpec,
 };
 pub use result::{Collector, ExecutionResult};
-pub use runtime::{ManifestError, Packages, RuntimeManifest};
+pub use runtime::{Example, ManifestError, Packages, Protocol, RuntimeManifest};
 pub use text::{Utf8Decoder, json_depth};
 pub use verdict::{Culprit, Denial, LimitKind, Outcome, Verdict, verdict};
 

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
-use crate::Language;
+use crate::{Arguments, Code, Language};
 
 /// The `manifest.toml` of a runtime folder.
 ///
 /// In `command` and `environment`, `{interpreter}`, `{runner}` and `{packages}` stand for the paths
-/// inside the sandbox.
+/// inside the sandbox; in `command`, `{heap_mb}` stands for the bound of an interpreter's own heap.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RuntimeManifest {
@@ -25,12 +26,18 @@ pub struct RuntimeManifest {
     pub interpreter: Vec<String>,
     /// The variable that overrides `interpreter`.
     pub interpreter_variable: String,
+    /// Whether an interpreter outside of `/usr` needs all that is beside its `bin`.
+    #[serde(default)]
+    pub needs_prefix: bool,
     /// What prints the version of an interpreter.
     pub version_arguments: Vec<String>,
     /// The oldest version that works, as `3.11` or `20`.
     pub minimum_version: String,
     /// The runner's file name in this folder.
     pub runner: String,
+    /// How the runner takes its request and gives its result.
+    #[serde(default)]
+    pub protocol: Protocol,
     /// The command line inside the sandbox.
     pub command: Vec<String>,
     /// The whole environment inside the sandbox.
@@ -48,6 +55,19 @@ pub struct RuntimeManifest {
     /// The packages that programs find.
     #[serde(default)]
     pub packages: Option<Packages>,
+    /// The programs by which the runtime is checked.
+    pub example: Example,
+}
+
+/// How a runner takes its request and gives its result.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// Frames of JSON behind their length in four bytes.
+    #[default]
+    Frames,
+    /// Lines of text, for runners that cannot easily read JSON.
+    Text,
 }
 
 /// The packages of a runtime.
@@ -62,44 +82,179 @@ pub struct Packages {
     pub names: Vec<String>,
 }
 
+/// The programs by which a runtime is checked: when it is added, and before a service is ready.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Example {
+    /// A program that returns `value` when it is called with `arguments`.
+    pub code: String,
+    /// The JSON object for its `main`.
+    #[serde(default = "no_arguments")]
+    pub arguments: String,
+    /// What it returns, as JSON.
+    pub value: String,
+    /// A program that fails by its own doing.
+    pub failing: String,
+    /// A program that never ends.
+    pub endless: String,
+}
+
+fn no_arguments() -> String {
+    "{}".to_owned()
+}
+
+impl Example {
+    /// Whether a value is the one that the example returns, however its JSON is laid out.
+    pub fn returns(&self, value: &RawValue) -> bool {
+        let parse = serde_json::from_str::<serde_json::Value>;
+        parse(value.get()).is_ok_and(|value| parse(&self.value).is_ok_and(|wanted| wanted == value))
+    }
+}
+
 /// A manifest that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {
     /// A field holds something else than it may.
     #[error("field `{field}`: {problem}")]
     Field {
-        /// The field.
-        field: &'static str,
+        /// The field, with its table: `example.value`.
+        field: String,
         /// What is wrong, and what is allowed.
         problem: String,
     },
 }
 
+/// What stands for something in braces in a command.
+const PLACEHOLDERS: [&str; 4] = ["{interpreter}", "{runner}", "{packages}", "{heap_mb}"];
+
 impl RuntimeManifest {
     /// Checks what the types do not.
     pub fn validate(&self) -> Result<(), ManifestError> {
-        let field =
-            |field, problem: &str| Err(ManifestError::Field { field, problem: problem.to_owned() });
-        if self.language.as_str().is_empty() {
-            return field("language", "it is empty; hint: the language's lower-case name");
+        self.check_names()?;
+        self.check_interpreter()?;
+        self.check_command()?;
+        if crate::parse_bytes(&self.minimum_memory).is_err() {
+            return refuse("minimum_memory", "it is not a size; hint: as in `32m`");
         }
+        if let Some(packages) = &self.packages {
+            if !matches!(packages.installer.as_str(), "pip" | "npm") {
+                return refuse("packages.installer", "unknown; hint: `pip` or `npm`");
+            }
+            if !is_file_name(&packages.lock) {
+                return refuse(
+                    "packages.lock",
+                    "it is not a file name in this folder; hint: as in `requirements.lock`",
+                );
+            }
+        }
+        self.check_example()
+    }
+
+    fn check_names(&self) -> Result<(), ManifestError> {
+        let rule = "hint: a lower-case letter, then at most 31 lower-case letters, digits, `+`, `-`, `_`, `#`";
+        if !is_language(self.language.as_str()) {
+            return refuse("language", format!("`{}` is no name; {rule}", self.language));
+        }
+        if let Some(bad) = self.aliases.iter().find(|alias| !is_language(alias)) {
+            return refuse("aliases", format!("`{bad}` is no name; {rule}"));
+        }
+        let is_extension = |text: &String| {
+            !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        };
+        match self.extensions.iter().find(|text| !is_extension(text)) {
+            Some(bad) => refuse(
+                "extensions",
+                format!("`{bad}` is none; hint: letters and digits without the dot, as in `rb`"),
+            ),
+            None => Ok(()),
+        }
+    }
+
+    fn check_interpreter(&self) -> Result<(), ManifestError> {
         if self.interpreter.is_empty() {
-            return field("interpreter", "it is empty; hint: list at least one path or name");
+            return refuse("interpreter", "it is empty; hint: list at least one path or name");
+        }
+        let is_candidate =
+            |text: &String| !text.is_empty() && (text.starts_with('/') || !text.contains('/'));
+        if let Some(bad) = self.interpreter.iter().find(|text| !is_candidate(text)) {
+            return refuse(
+                "interpreter",
+                format!("`{bad}` is neither; hint: an absolute path, or a name for `PATH`"),
+            );
+        }
+        if !is_variable(&self.interpreter_variable) {
+            return refuse(
+                "interpreter_variable",
+                format!(
+                    "`{}` is no name of a variable; hint: as in `AMPOULE_RUBY_BIN`",
+                    self.interpreter_variable
+                ),
+            );
+        }
+        let is_number = |part: &str| part.parse::<u32>().is_ok();
+        if !self.minimum_version.split('.').all(is_number) {
+            return refuse(
+                "minimum_version",
+                format!("`{}` is none; hint: numbers, as in `3.11`", self.minimum_version),
+            );
+        }
+        Ok(())
+    }
+
+    fn check_command(&self) -> Result<(), ManifestError> {
+        if !is_file_name(&self.runner) {
+            return refuse(
+                "runner",
+                "it is not a file name in this folder; hint: as in `runner.rb`",
+            );
         }
         if self.command.first().map(String::as_str) != Some("{interpreter}") {
-            return field("command", "it does not start with `{interpreter}`");
+            return refuse(
+                "command",
+                "it does not start with `{interpreter}`; hint: the sandbox starts that and no other",
+            );
         }
-        if self.runner.contains('/') || self.runner.starts_with('.') || self.runner.is_empty() {
-            return field("runner", "it is not a file name in this folder");
+        if !self.command.iter().any(|part| part.contains("{runner}")) {
+            return refuse(
+                "command",
+                "it does not name `{runner}`; hint: the interpreter must be told what to read",
+            );
         }
-        if crate::parse_bytes(&self.minimum_memory).is_err() {
-            return field("minimum_memory", "it is not a size; hint: as in `32m`");
+        for part in &self.command {
+            check_text("command", part, &PLACEHOLDERS)?;
         }
-        match &self.packages {
-            Some(packages) if !matches!(packages.installer.as_str(), "pip" | "npm") => {
-                field("packages.installer", "unknown; hint: `pip` or `npm`")
+        for (name, value) in &self.environment {
+            if !is_variable(name) {
+                return refuse("environment", format!("`{name}` is no name of a variable"));
             }
-            _ => Ok(()),
+            // How much memory there is, is known with the run; the environment is there before.
+            check_text(&format!("environment.{name}"), value, &PLACEHOLDERS[..3])?;
+        }
+        Ok(())
+    }
+
+    fn check_example(&self) -> Result<(), ManifestError> {
+        let example = &self.example;
+        for (field, code) in [
+            ("example.code", &example.code),
+            ("example.failing", &example.failing),
+            ("example.endless", &example.endless),
+        ] {
+            if let Err(error) = Code::new(code) {
+                return refuse(field, error.to_string());
+            }
+        }
+        if let Err(error) = Arguments::parse(&example.arguments) {
+            return refuse("example.arguments", error.to_string());
+        }
+        match serde_json::from_str::<serde_json::Value>(&example.value) {
+            Err(error) => refuse(
+                "example.value",
+                format!(
+                    "it is not JSON ({error}); hint: a text with JSON in it, as in `'\"yes\"'`"
+                ),
+            ),
+            Ok(_) => Ok(()),
         }
     }
 
@@ -108,4 +263,50 @@ impl RuntimeManifest {
         self.language.as_str().eq_ignore_ascii_case(name)
             || self.aliases.iter().any(|alias| alias.eq_ignore_ascii_case(name))
     }
+}
+
+fn refuse(field: &str, problem: impl Into<String>) -> Result<(), ManifestError> {
+    Err(ManifestError::Field { field: field.to_owned(), problem: problem.into() })
+}
+
+/// Whether a text can name a language: it becomes the name of a directory too.
+fn is_language(text: &str) -> bool {
+    text.len() <= 32
+        && text.starts_with(|first: char| first.is_ascii_lowercase())
+        && text.bytes().all(|byte| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-_#".contains(&byte)
+        })
+}
+
+fn is_variable(text: &str) -> bool {
+    !text.is_empty()
+        && !text.starts_with(|first: char| first.is_ascii_digit())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+fn is_file_name(text: &str) -> bool {
+    !text.is_empty() && !text.starts_with('.') && !text.contains(['/', '\0'])
+}
+
+/// Refuses what no process can be started with, and a name in braces that stands for nothing.
+fn check_text(field: &str, text: &str, known: &[&str]) -> Result<(), ManifestError> {
+    if text.contains('\0') {
+        return refuse(field, "it holds a null byte");
+    }
+    for (start, _) in text.match_indices('{') {
+        let Some(length) = text[start..].find('}') else { break };
+        let found = &text[start..=start + length];
+        let is_word = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+        if found.len() > 2
+            && found[1..found.len() - 1].bytes().all(is_word)
+            && !known.contains(&found)
+        {
+            let known: Vec<String> = known.iter().map(|known| format!("`{known}`")).collect();
+            return refuse(
+                field,
+                format!("`{found}` stands for nothing; hint: one of {}", known.join(", ")),
+            );
+        }
+    }
+    Ok(())
 }

@@ -246,11 +246,15 @@ fn failure(evidence: &Evidence, exit: Exit) -> Outcome {
         }),
         FrameEvidence::Absent | FrameEvidence::Value => None,
     };
-    // After a complete frame the rest of the run is ended by us: that kill is not the program's
-    // end, and an uncaught error counts as exit code 1, as every interpreter has it.
+    // After a complete frame the rest of the run is ended by us, if it does not end by itself before:
+    // that kill is not the program's end, and an uncaught error counts as exit code 1, as every
+    // interpreter has it. So does a value that its runner took for one, and that is none.
     let ended_by_us = evidence.stopped == Some(StopReason::Result) && exit == Exit::Signal(SIGKILL);
+    let ended_well = matches!(evidence.frame, FrameEvidence::Error(_)) && exit == Exit::Code(0);
     match exit {
-        _ if ended_by_us => Outcome::Failed { exit_code: Some(1), signal: None, error },
+        _ if ended_by_us || ended_well => {
+            Outcome::Failed { exit_code: Some(1), signal: None, error }
+        }
         Exit::Code(code) => Outcome::Failed { exit_code: Some(code), signal: None, error },
         Exit::Signal(signal) => Outcome::Failed { exit_code: None, signal: Some(signal), error },
     }

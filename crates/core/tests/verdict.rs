@@ -155,6 +155,20 @@ fn what_an_interpreter_tries_by_itself_does_not_decide() {
 }
 
 #[test]
+fn an_error_before_a_good_end_is_exit_code_1() {
+    let code = |frame| {
+        let evidence = Evidence { exit: Some(Exit::Code(0)), frame, ..Evidence::default() };
+        match verdict(&evidence) {
+            Verdict::Ended(Outcome::Failed { exit_code, .. }) => exit_code,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(code(FrameEvidence::Error(ProgramError::default())), Some(1));
+    assert_eq!(code(FrameEvidence::Malformed("rubbish".into())), Some(0));
+    assert_eq!(code(FrameEvidence::Absent), Some(0));
+}
+
+#[test]
 fn a_machine_that_is_short_is_not_the_programs_limit() {
     let killed = |peak| Evidence {
         exit: Some(Exit::Signal(9)),

@@ -3,10 +3,14 @@
 //! The programs here are unruly but harmless. Those that need walls around them are run by the tests
 //! of the providers.
 
+#[path = "runners/bash.rs"]
+mod bash;
 #[path = "runners/harness.rs"]
 mod harness;
 #[path = "runners/javascript.rs"]
 mod javascript;
+#[path = "runners/perl.rs"]
+mod perl;
 #[path = "runners/python.rs"]
 mod python;
 
@@ -22,6 +26,16 @@ fn javascript_programs_end_as_they_should() {
     check("javascript", javascript::CASES);
 }
 
+#[test]
+fn bash_programs_end_as_they_should() {
+    check("bash", bash::CASES);
+}
+
+#[test]
+fn perl_programs_end_as_they_should() {
+    check("perl", perl::CASES);
+}
+
 /// What a program printed before it was killed is kept, the unfinished line too.
 #[test]
 fn output_before_a_kill_is_there() {
@@ -34,6 +48,8 @@ fn output_before_a_kill_is_there() {
             "javascript",
             "function main() { console.log('a'); process.stdout.write('b'); process.kill(process.pid, 'SIGKILL') }",
         ),
+        ("bash", "main() { echo a; printf b; kill -9 $$; }"),
+        ("perl", "sub main { print \"a\\n\"; print 'b'; kill 9, $$ }"),
     ] {
         let end = Runner::new(language).run(code, "{}");
         assert_eq!((end.stdout.as_str(), end.frame.as_deref()), ("a\nb", None), "{language}");
@@ -50,6 +66,8 @@ fn all_lines_are_flushed_before_the_frame() {
             "javascript",
             "function main() { for (let i = 0; i < 20000; i++) console.log('line', i); return 1 }",
         ),
+        ("bash", "main() { for ((i = 0; i < 20000; i++)); do echo line $i; done; result 1; }"),
+        ("perl", "sub main { print \"line $_\\n\" for 0 .. 19999; return 1 }"),
     ] {
         let end = Runner::new(language).run(code, "{}");
         assert_eq!(end.stdout.lines().count(), 20_000, "{language}");
@@ -63,6 +81,11 @@ fn all_lines_are_flushed_before_the_frame() {
 fn files_left_open_are_written_out() {
     let runner = Runner::new("python");
     let code = "f = open('artifacts/a.csv', 'w')\nf.write('a,b')\ndef main():\n    return 1";
+    assert_eq!(runner.run(code, "{}").value(), Some("1"));
+    assert_eq!(runner.read("artifacts/a.csv"), "a,b");
+
+    let runner = Runner::new("perl");
+    let code = "open our $f, '>', 'artifacts/a.csv'; sub main { print $f 'a,b'; return 1 }";
     assert_eq!(runner.run(code, "{}").value(), Some("1"));
     assert_eq!(runner.read("artifacts/a.csv"), "a,b");
 }

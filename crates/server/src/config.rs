@@ -1,8 +1,8 @@
 //! What the operator decides about the doors.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use ampoule_core::{Limits, NetworkPolicy};
+use ampoule_core::{Example, Language, Limits, NetworkPolicy};
 
 use crate::{ApiToken, Languages, Rate};
 
@@ -21,6 +21,9 @@ pub struct ServerConfig {
     pub preauth_rate: Option<Rate>,
     /// The languages that callers may name. The service is ready when each of them has run.
     pub languages: Languages,
+    /// The program of each language that a readiness run is made with. Of a language without one,
+    /// that the provider declares it has to do.
+    pub examples: BTreeMap<Language, Example>,
     /// The values of `base_image` that `/run` takes.
     pub base_images: Vec<String>,
     /// The largest body, in bytes.
@@ -43,6 +46,7 @@ impl Default for ServerConfig {
             run_rate: None,
             preauth_rate: Some(Rate::PREAUTH),
             languages: Languages::default(),
+            examples: BTreeMap::new(),
             base_images: ["sandbox-base-python:latest", "sandbox-base-nodejs:latest"]
                 .map(str::to_owned)
                 .to_vec(),

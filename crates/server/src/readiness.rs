@@ -25,9 +25,6 @@ const HEALTH_INTERVAL: Duration = Duration::from_secs(15);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const PROVIDER: &str = "provider";
 
-/// The arguments of a readiness run, which are also the value that it must give.
-const ARGUMENTS: &str = r#"{"ready":true}"#;
-
 /// Something that is not ready yet.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct NotReady {
@@ -131,26 +128,22 @@ impl Readiness {
     }
 }
 
-/// Runs a program that gives its arguments back; says what was wrong, if anything.
+/// Runs a language's example; says what was wrong, if anything.
 async fn prove(
     manager: &Manager,
     config: &ServerConfig,
     language: &Language,
 ) -> Result<Option<String>> {
-    let code = match language.as_str() {
-        "python" => "def main(**arguments):\n    return arguments\n",
-        "javascript" => "module.exports = { main: (input) => input };\n",
-        // No program of ours is written in it: that the provider declares it has to do.
-        _ => {
-            let known = manager.provider().capabilities().languages.contains(language);
-            return Ok((!known).then(|| "the provider does not run it".to_owned()));
-        }
+    let Some(example) = config.examples.get(language) else {
+        let known = manager.provider().capabilities().languages.contains(language);
+        return Ok((!known).then(|| "the provider does not run it".to_owned()));
     };
     let request = ExecuteRequest {
         id: new_execution_id(),
         language: language.clone(),
-        code: Code::new(code).map_err(|error| invalid("code", &error))?,
-        arguments: Arguments::parse(ARGUMENTS).map_err(|error| invalid("arguments", &error))?,
+        code: Code::new(&example.code).map_err(|error| invalid("code", &error))?,
+        arguments: Arguments::parse(&example.arguments)
+            .map_err(|error| invalid("arguments", &error))?,
         limits: config.limits,
         network: NetworkPolicy::None,
     };
@@ -159,9 +152,8 @@ async fn prove(
     if !finished.outcome.is_success() {
         return Ok(Some(summary(&finished.outcome, &finished.evidence)));
     }
-    let value = result.value.as_deref().map(|value| value.get().split_whitespace().collect());
-    let value: Option<String> = value;
-    Ok((value.as_deref() != Some(ARGUMENTS)).then(|| "it gave a wrong value".to_owned()))
+    let is_right = result.value.is_some_and(|value| example.returns(&value));
+    Ok((!is_right).then(|| "it gave a wrong value".to_owned()))
 }
 
 fn invalid(what: &str, error: &dyn std::error::Error) -> ampoule_core::Error {

@@ -1,5 +1,6 @@
 //! The commands.
 
+pub(crate) mod add_runtime;
 pub(crate) mod config;
 pub(crate) mod doctor;
 pub(crate) mod run;

@@ -27,7 +27,7 @@ use crate::{
     json_text::lay_out,
     logging,
     output::{self, Live},
-    provider::{Needs, Prepared},
+    provider::{Needs, Prepared, catalogue},
 };
 
 /// The largest program or arguments file, in bytes: as large as a request of the service.
@@ -39,7 +39,7 @@ pub(crate) fn run(arguments: RunArguments, layers: &Layers) -> Result<ExitCode, 
     // One program, and somebody who sees the line that says so.
     config.allow_missing.push(Layer::Cgroup);
     logging::start(config.log.as_deref().unwrap_or("error"), Some(logging::LogFormat::Text))?;
-    let catalogue = Catalogue::builtin();
+    let catalogue = catalogue(&config)?;
     let request = read_request(&arguments, &config, &catalogue)?;
     let directory = arguments.artifacts.as_deref().map(ArtifactDirectory::create).transpose()?;
     let needs = Needs {

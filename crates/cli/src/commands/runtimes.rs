@@ -6,24 +6,36 @@ use std::{
 };
 
 use ampoule_providers::runtimes::{
-    Catalogue, RuntimeFolder, RuntimeStatus, install, resolve_from_environment, status,
+    BrokenRuntime, Catalogue, RuntimeFolder, RuntimeStatus, install, remove,
+    resolve_from_environment, status,
 };
 use serde::Serialize;
 
 use crate::{
     arguments::{RuntimesArguments, RuntimesCommand},
+    commands::add_runtime,
     config::{Config, Layers},
     exit::{ExitCode, Failure},
     output,
+    provider::catalogue,
 };
 
 /// Shows or prepares runtimes.
 pub(crate) fn runtimes(arguments: RuntimesArguments, layers: &Layers) -> Result<ExitCode, Failure> {
-    let catalogue = Catalogue::builtin();
-    let Config { data_dir, .. } = Config::load(layers)?;
+    let config = Config::load(layers)?;
     match arguments.command {
-        RuntimesCommand::List { json } => list(&catalogue, &data_dir, json),
-        RuntimesCommand::Install { languages } => install_all(&catalogue, &data_dir, &languages),
+        RuntimesCommand::List { json } => list(&config, json),
+        RuntimesCommand::Install { languages } => {
+            install_all(&catalogue(&config)?, &config.data_dir, &languages)
+        }
+        RuntimesCommand::Add { directory, replace } => {
+            add_runtime::add(config, &directory, replace)
+        }
+        RuntimesCommand::Remove { language } => {
+            let place = remove(&language, &config.data_dir)?;
+            output::print(&format!("{language}: removed from {}\n", place.display()))?;
+            Ok(ExitCode::Success)
+        }
     }
 }
 
@@ -33,8 +45,10 @@ struct Report {
     language: String,
     aliases: Vec<String>,
     is_complete: bool,
+    /// The folder, unless it is part of this binary.
+    folder: Option<PathBuf>,
     interpreter: Option<InterpreterReport>,
-    /// What is wrong with the interpreter, if anything.
+    /// What is wrong with the folder or the interpreter, if anything.
     problem: Option<String>,
     packages_dir: Option<PathBuf>,
     packages: Vec<PackageReport>,
@@ -53,8 +67,8 @@ struct PackageReport {
     version: Option<String>,
 }
 
-impl From<RuntimeStatus> for Report {
-    fn from(status: RuntimeStatus) -> Self {
+impl Report {
+    fn new(folder: &RuntimeFolder, status: RuntimeStatus) -> Self {
         let is_complete = status.is_complete();
         let (interpreter, problem) = match status.interpreter {
             Ok(found) => {
@@ -70,17 +84,38 @@ impl From<RuntimeStatus> for Report {
             language: status.language.to_string(),
             aliases: status.aliases,
             is_complete,
+            folder: folder.path.clone(),
             interpreter,
             problem,
             packages_dir: status.packages_dir,
             packages: status.packages.into_iter().map(package).collect(),
         }
     }
+
+    fn broken(broken: BrokenRuntime) -> Self {
+        Self {
+            language: broken.name,
+            aliases: Vec::new(),
+            is_complete: false,
+            folder: Some(broken.path),
+            interpreter: None,
+            problem: Some(broken.problem.message().to_owned()),
+            packages_dir: None,
+            packages: Vec::new(),
+        }
+    }
 }
 
-fn list(catalogue: &Catalogue, data_dir: &Path, json: bool) -> Result<ExitCode, Failure> {
-    let reports: Vec<Report> =
-        catalogue.iter().map(|folder| status(folder, data_dir).into()).collect();
+/// Lists every runtime; a broken folder is one too, and the command fails because the others do.
+fn list(config: &Config, json: bool) -> Result<ExitCode, Failure> {
+    let data_dir = &config.data_dir;
+    let (catalogue, broken) = Catalogue::survey(data_dir, &config.runtime_dirs);
+    let code = if broken.is_empty() { ExitCode::Success } else { ExitCode::Usage };
+    let reports: Vec<Report> = catalogue
+        .iter()
+        .map(|folder| Report::new(folder, status(folder, data_dir)))
+        .chain(broken.into_iter().map(Report::broken))
+        .collect();
     let text = if json {
         serde_json::to_string_pretty(&reports)
             .map_err(|error| Failure::platform(format!("failed to write the list: {error}")))?
@@ -88,20 +123,22 @@ fn list(catalogue: &Catalogue, data_dir: &Path, json: bool) -> Result<ExitCode, 
         reports.iter().map(told).collect::<Vec<_>>().join("\n")
     };
     output::print(&format!("{}\n", text.trim_end()))?;
-    Ok(ExitCode::Success)
+    Ok(code)
 }
 
 /// A runtime for people.
 fn told(report: &Report) -> String {
     let mut text = format!("{}\n", report.language);
     // Writing to a string does not fail.
+    if let Some(folder) = &report.folder {
+        let _ = writeln!(text, "  folder       {}", folder.display());
+    }
     let _ = match (&report.interpreter, &report.problem) {
         (Some(found), _) => {
             writeln!(text, "  interpreter  {} at {}", found.version, found.path.display())
         }
-        (None, problem) => {
-            writeln!(text, "  interpreter  missing: {}", problem.as_deref().unwrap_or("unknown"))
-        }
+        (None, Some(problem)) => writeln!(text, "  problem      {problem}"),
+        (None, None) => Ok(()),
     };
     for package in &report.packages {
         let version = package.version.as_deref().unwrap_or("missing");

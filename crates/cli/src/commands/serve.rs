@@ -23,7 +23,7 @@ use crate::{
     data_dir::DataDirClaim,
     exit::{ExitCode, Failure},
     logging,
-    provider::{Needs, Prepared},
+    provider::{Needs, Prepared, catalogue},
 };
 
 /// Two threads: requests are parsed and events are moved here; programs run elsewhere.
@@ -42,7 +42,7 @@ pub(crate) fn serve(layers: &Layers) -> Result<ExitCode, Failure> {
     for problem in &config.origin.unknown {
         warn!("{problem}");
     }
-    let catalogue = Catalogue::builtin();
+    let catalogue = catalogue(&config)?;
     let server_config = server_config(&config, &catalogue)?;
     let addresses = addresses(&config)?;
     let listener = listen(&config.listen, &addresses)?;
@@ -115,6 +115,10 @@ fn server_config(config: &Config, catalogue: &Catalogue) -> Result<ServerConfig,
                 .iter()
                 .map(|folder| (folder.language().clone(), folder.manifest.aliases.clone())),
         ),
+        examples: catalogue
+            .iter()
+            .map(|folder| (folder.language().clone(), folder.manifest.example.clone()))
+            .collect(),
         base_images: defaults.base_images.iter().cloned().chain(images).collect(),
         max_body: usize::try_from(config.max_body).unwrap_or(usize::MAX),
         grace: config.grace,

@@ -3,6 +3,8 @@
 mod bad_input;
 mod interpreters;
 mod killed;
+mod language_page;
+mod languages;
 mod limits;
 mod machines;
 mod serving;
@@ -42,6 +44,8 @@ fn main() -> ExitCode {
     bad_input::add(&mut suite);
     interpreters::add(&mut suite);
     killed::add(&mut suite);
+    language_page::add(&mut suite);
+    languages::add(&mut suite);
     limits::add(&mut suite);
     machines::add(&mut suite);
     serving::add(&mut suite);

@@ -1,5 +1,6 @@
 //! Our ends of a sandbox's channels, and what is known of the interpreter at the other.
 
+use ampoule_core::Protocol;
 use ampoule_jail::Listener;
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -16,9 +17,11 @@ pub(super) struct Channels {
     pub(super) listener: AsyncFd<Listener>,
 }
 
-/// What a runtime says of its interpreter, as far as evidence goes.
+/// What a runtime says of its runner and its interpreter, as far as a run goes.
 #[derive(Clone, Debug)]
 pub(super) struct RuntimeTraits {
+    /// How the runner is spoken to.
+    pub(super) protocol: Protocol,
     /// It aborts by itself when its heap meets the limit.
     pub(super) heap_aborts: bool,
     /// Calls that it tries by itself.

@@ -47,12 +47,12 @@ pub(super) fn no_meters() -> Error {
 }
 
 /// What the interpreter said is the operator's to read: no program has run.
-pub(super) fn not_started(stderr: &str) -> Error {
+pub(super) fn not_started(problem: &str, stderr: &str) -> Error {
     let said = match stderr.trim() {
-        "" => "hint: `ampoule runtimes list` shows what is missing",
-        said => said,
+        "" => "hint: `ampoule runtimes list` shows what is missing".to_owned(),
+        said => format!("it said: {said}"),
     };
-    let message = format!("the interpreter did not start: {said}");
+    let message = format!("the interpreter did not start: {problem}; {said}");
     Error::new(ErrorKind::Unavailable, CREATE, message)
 }
 

@@ -1,17 +1,20 @@
 //! The frames between us and a runner: one request in, one result out.
 //!
-//! A frame is its length as four bytes, little-endian, then JSON. Everything that comes out is
-//! hostile: it is bounded before it is read and strict after.
+//! A frame is its length as four bytes, little-endian, then JSON. A runner that says so in its
+//! manifest speaks [`text_frame`] instead. Everything that comes out is hostile: it is bounded before
+//! it is read and strict after.
 
 use ampoule_core::{
-    ExecuteRequest, FrameEvidence, MAX_JSON_DEPTH, ProgramError, RawValue, json_depth,
+    ExecuteRequest, FrameEvidence, MAX_JSON_DEPTH, ProgramError, Protocol, RawValue, json_depth,
 };
 use serde::{Deserialize, Serialize};
+
+use super::text_frame;
 
 /// The byte with which a runner says that it waits for its request.
 pub(super) const READY: u8 = 1;
 /// The largest value, in bytes of JSON.
-const MAX_VALUE: usize = 8 << 20;
+pub(super) const MAX_VALUE: usize = 8 << 20;
 /// The largest result frame: the value, the nonce and the keys.
 const MAX_FRAME: usize = MAX_VALUE + 1024;
 /// The longest error text that is kept.
@@ -27,7 +30,18 @@ struct RequestFrame<'a> {
 }
 
 /// Lays out the request of one run.
-pub(super) fn request(request: &ExecuteRequest, nonce: &str) -> Result<Vec<u8>, std::io::Error> {
+pub(super) fn request(
+    protocol: Protocol,
+    request: &ExecuteRequest,
+    nonce: &str,
+) -> Result<Vec<u8>, std::io::Error> {
+    match protocol {
+        Protocol::Frames => json_request(request, nonce),
+        Protocol::Text => text_frame::request(request, nonce),
+    }
+}
+
+fn json_request(request: &ExecuteRequest, nonce: &str) -> Result<Vec<u8>, std::io::Error> {
     let mut bytes = vec![0; 4];
     let frame = RequestFrame {
         nonce,
@@ -60,14 +74,20 @@ fn present<'de, D: serde::Deserializer<'de>>(
 }
 
 /// Takes what comes on the result channel, piece by piece.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct FrameReader {
+    protocol: Protocol,
     bytes: Vec<u8>,
     /// Bytes beyond what one frame may be.
     overrun: bool,
 }
 
 impl FrameReader {
+    /// A reader of the one frame of a runner.
+    pub(super) fn new(protocol: Protocol) -> Self {
+        Self { protocol, bytes: Vec::new(), overrun: false }
+    }
+
     /// Takes a piece. `true` when nothing more of worth can come: the frame is complete, or it
     /// cannot become one.
     pub(super) fn push(&mut self, piece: &[u8]) -> bool {
@@ -82,13 +102,17 @@ impl FrameReader {
 
     /// The length of header and frame, once the header is there.
     fn wanted(&self) -> Option<usize> {
-        let header = self.bytes.first_chunk::<4>()?;
-        usize::try_from(u32::from_le_bytes(*header)).ok()?.checked_add(4)
+        match self.protocol {
+            Protocol::Frames => {
+                let header = self.bytes.first_chunk::<4>()?;
+                usize::try_from(u32::from_le_bytes(*header)).ok()?.checked_add(4)
+            }
+            Protocol::Text => text_frame::wanted(&self.bytes),
+        }
     }
 
     /// What came, after the channel is closed.
     pub(super) fn finish(self, nonce: &str) -> (FrameEvidence, Option<Box<RawValue>>) {
-        let malformed = |what: &str| (FrameEvidence::Malformed(what.to_owned()), None);
         if self.bytes.is_empty() && !self.overrun {
             return (FrameEvidence::Absent, None);
         }
@@ -98,29 +122,44 @@ impl FrameReader {
         if self.wanted() != Some(self.bytes.len()) {
             return malformed("a frame that is cut short");
         }
-        let frame: ResultFrame = match serde_json::from_slice(&self.bytes[4..]) {
-            Ok(frame) => frame,
-            Err(_) => return malformed("a frame that is not the runner's"),
-        };
-        if frame.nonce != nonce {
-            return malformed("a frame without this run's nonce");
-        }
-        match (frame.value, frame.error) {
-            (Some(value), None) if value.get().len() > MAX_VALUE => {
-                malformed("a value that is too large")
-            }
-            (Some(value), None) if json_depth(value.get()) > MAX_JSON_DEPTH => {
-                malformed("a value that is nested too deeply")
-            }
-            (Some(value), None) => (FrameEvidence::Value, Some(value)),
-            (None, Some(mut error)) => {
-                shorten(&mut error.kind, 256);
-                shorten(&mut error.message, MAX_ERROR_TEXT);
-                (FrameEvidence::Error(error), None)
-            }
-            _ => malformed("a frame with neither a value nor an error, or with both"),
+        match self.protocol {
+            Protocol::Frames => finish_json(&self.bytes[4..], nonce),
+            Protocol::Text => text_frame::finish(&self.bytes, nonce),
         }
     }
+}
+
+fn finish_json(bytes: &[u8], nonce: &str) -> (FrameEvidence, Option<Box<RawValue>>) {
+    let frame: ResultFrame = match serde_json::from_slice(bytes) {
+        Ok(frame) => frame,
+        Err(_) => return malformed("a frame that is not the runner's"),
+    };
+    if frame.nonce != nonce {
+        return malformed("a frame without this run's nonce");
+    }
+    match (frame.value, frame.error) {
+        (Some(value), None) if value.get().len() > MAX_VALUE => {
+            malformed("a value that is too large")
+        }
+        (Some(value), None) if json_depth(value.get()) > MAX_JSON_DEPTH => {
+            malformed("a value that is nested too deeply")
+        }
+        (Some(value), None) => (FrameEvidence::Value, Some(value)),
+        (None, Some(error)) => program_error(error),
+        _ => malformed("a frame with neither a value nor an error, or with both"),
+    }
+}
+
+/// A frame that no runner writes.
+pub(super) fn malformed(what: &str) -> (FrameEvidence, Option<Box<RawValue>>) {
+    (FrameEvidence::Malformed(what.to_owned()), None)
+}
+
+/// An error of the program's, with no more text than is of use.
+pub(super) fn program_error(mut error: ProgramError) -> (FrameEvidence, Option<Box<RawValue>>) {
+    shorten(&mut error.kind, 256);
+    shorten(&mut error.message, MAX_ERROR_TEXT);
+    (FrameEvidence::Error(error), None)
 }
 
 fn shorten(text: &mut String, most: usize) {
@@ -140,7 +179,7 @@ mod tests {
     }
 
     fn read(bytes: &[u8], piece: usize) -> FrameEvidence {
-        let mut reader = FrameReader::default();
+        let mut reader = FrameReader::new(Protocol::Frames);
         for piece in bytes.chunks(piece) {
             reader.push(piece);
         }
@@ -187,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_frame_that_cannot_end_well_is_given_up_at_once() {
-        let mut reader = FrameReader::default();
+        let mut reader = FrameReader::new(Protocol::Frames);
         assert!(reader.push(&[0xff; 8]));
         assert!(reader.push(&[0; 1 << 20]));
         assert!(reader.bytes.len() <= 16);

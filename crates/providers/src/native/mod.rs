@@ -20,6 +20,7 @@ mod output;
 mod run;
 mod sandbox;
 mod stages;
+mod text_frame;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -79,6 +80,7 @@ impl Native {
                 .map(|(runtime, index)| {
                     let manifest = &runtime.folder.manifest;
                     let traits = RuntimeTraits {
+                        protocol: manifest.protocol,
                         heap_aborts: manifest.heap_aborts,
                         probes: manifest.probes.clone(),
                     };

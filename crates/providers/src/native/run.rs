@@ -19,7 +19,7 @@ use std::{
 use ampoule_core::{
     Artifact, CancellationToken, CpuEvidence, DeniedCall, DiskEvidence, Error, ErrorKind, Event,
     Evidence, ExecuteRequest, Exit, Finished, FrameEvidence, Limits, MemoryEvidence, Meters,
-    NetworkEvidence, OnOutputLimit, OutputEvidence, ProcessEvidence, RawValue, Result,
+    NetworkEvidence, OnOutputLimit, OutputEvidence, ProcessEvidence, Protocol, RawValue, Result,
     SkippedArtifact, StopReason, Usage, Verdict, verdict,
 };
 use ampoule_jail::{Command, Counters, FileNote, Listener, Report, WaitStatus};
@@ -96,7 +96,8 @@ impl Run {
 
     async fn execute(&mut self, channels: Channels, request: &ExecuteRequest) -> Result<Finished> {
         let nonce = nonce()?;
-        let bytes = frame::request(request, &nonce).map_err(error::io("lay out the request"))?;
+        let bytes = frame::request(self.traits.protocol, request, &nonce)
+            .map_err(error::io("lay out the request"))?;
         let slot = self.slot.number();
         self.slot.stages.resume();
         let started = Instant::now();
@@ -198,7 +199,7 @@ impl Run {
             write_request(input, request, &over),
             output.read(Pipe::new(stdout, &lost), Event::Stdout),
             output.read(Pipe::new(stderr, &lost), Event::Stderr),
-            read_result(Pipe::new(result, &lost), nonce, &stop),
+            read_result(Pipe::new(result, &lost), self.traits.protocol, nonce, &stop),
             refuse(listener, &self.traits.probes, &denied, &over),
         );
         let output = OutputEvidence {
@@ -383,10 +384,11 @@ impl<Stop: Fn(StopReason)> Output<'_, Stop> {
 /// Reads the result channel to its end; a complete frame ends the run.
 async fn read_result(
     mut pipe: Pipe<'_>,
+    protocol: Protocol,
     nonce: &str,
     stop: &impl Fn(StopReason),
 ) -> (FrameEvidence, Option<Box<RawValue>>) {
-    let mut reader = FrameReader::default();
+    let mut reader = FrameReader::new(protocol);
     let mut complete = false;
     while let Some(piece) = pipe.next().await {
         if reader.push(piece) && !complete {

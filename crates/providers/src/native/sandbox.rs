@@ -77,12 +77,18 @@ impl NativeSandbox {
             // Interpreters try what they may do. That is not the program's doing.
             never = refuse_silently(&channels.listener) => match never {},
         };
-        if !matches!(said, Ok(Ok(1)) if byte[0] == READY) {
+        let problem = match said {
+            Ok(Ok(_)) if byte[0] == READY => None,
+            Ok(Ok(_)) => Some("the runner wrote something else than its ready byte"),
+            Ok(Err(_)) => Some("it ended"),
+            Err(_) => Some("the runner was not ready in time"),
+        };
+        if let Some(problem) = problem {
             // No user code has run, so what the interpreter says is safe to log.
             let mut text = vec![0; 4096];
             let read = timeout(Duration::from_millis(200), channels.stderr.read(&mut text)).await;
             let length = read.ok().and_then(|read| read.ok()).unwrap_or(0);
-            return Err(error::not_started(&String::from_utf8_lossy(&text[..length])));
+            return Err(error::not_started(problem, &String::from_utf8_lossy(&text[..length])));
         }
         slot.stages.mark("interpreter");
         let number = CREATED.fetch_add(1, Ordering::Relaxed);

@@ -72,13 +72,13 @@ pub fn install(
         Error::new(ErrorKind::Config, OPERATION, format!("runtime `{}` has no lock", runtime.name))
     })?;
     let parent = language_dir(runtime, data_dir);
-    make_dirs(data_dir, &parent)?;
+    make_dirs(data_dir, &parent, OPERATION)?;
     let finished = parent.join(&tag);
     if finished.is_dir() {
         progress(&format!("the packages of {language} are installed already"));
         return Ok(finished);
     }
-    let _guard = lock(&parent, progress)?;
+    let _guard = lock(&parent, OPERATION, progress)?;
     if finished.is_dir() {
         return Ok(finished);
     }
@@ -124,11 +124,11 @@ fn language_dir(runtime: &RuntimeFolder, data_dir: &Path) -> PathBuf {
 }
 
 /// Makes the directories down to `inner`, each of ours readable by others.
-fn make_dirs(data_dir: &Path, inner: &Path) -> Result<()> {
+pub(super) fn make_dirs(data_dir: &Path, inner: &Path, operation: &'static str) -> Result<()> {
     let failed = |path: &Path, error: std::io::Error| {
         Error::new(
             ErrorKind::Config,
-            OPERATION,
+            operation,
             format!(
                 "cannot write to `{}`; hint: set `AMPOULE_DATA_DIR` to a directory of yours",
                 path.display()
@@ -146,11 +146,15 @@ fn make_dirs(data_dir: &Path, inner: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Takes the one place of an installer of this language; given back when the file is closed.
-fn lock(parent: &Path, progress: &mut dyn FnMut(&str)) -> Result<File> {
+/// Takes the one place of an installer in a directory; given back when the file is closed.
+pub(super) fn lock(
+    parent: &Path,
+    operation: &'static str,
+    progress: &mut dyn FnMut(&str),
+) -> Result<File> {
     let path = parent.join(".lock");
     let failed = |error: std::io::Error| {
-        Error::new(ErrorKind::Config, OPERATION, format!("cannot lock `{}`", path.display()))
+        Error::new(ErrorKind::Config, operation, format!("cannot lock `{}`", path.display()))
             .with_source(error)
     };
     let file = File::create(&path).map_err(failed)?;
@@ -166,7 +170,7 @@ fn lock(parent: &Path, progress: &mut dyn FnMut(&str)) -> Result<File> {
 }
 
 /// Removes what interrupted installers left; only called with the lock held.
-fn remove_leftovers(parent: &Path) {
+pub(super) fn remove_leftovers(parent: &Path) {
     for name in super::interpreter::directory_names(parent) {
         if name.starts_with('.') && name.ends_with(".partial") {
             let _ = fs::remove_dir_all(parent.join(name));
@@ -175,7 +179,7 @@ fn remove_leftovers(parent: &Path) {
 }
 
 /// Gives directories 0755 and files 0644, or 0755 where they were executable.
-fn make_readable(path: &Path) -> std::io::Result<()> {
+pub(super) fn make_readable(path: &Path) -> std::io::Result<()> {
     let status = fs::symlink_metadata(path)?;
     if status.is_dir() {
         fs::set_permissions(path, Permissions::from_mode(0o755))?;

@@ -216,7 +216,8 @@ impl Search<'_> {
                     && prefix.join("lib").join(name).join("os.py").is_file()
             }),
             _ => {
-                has_shared_library(&prefix.join("lib"), self.library_stem())
+                self.manifest.needs_prefix
+                    || has_shared_library(&prefix.join("lib"), self.library_stem())
                     || prefix.join("conda-meta").is_dir()
             }
         }

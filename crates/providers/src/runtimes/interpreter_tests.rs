@@ -108,6 +108,22 @@ fn node_is_shown_with_its_directory_only() {
 }
 
 #[test]
+fn a_manifest_may_ask_for_the_whole_prefix() {
+    let tree = Tree::new();
+    let ruby = tree.binary("p/bin/ruby");
+    let catalogue = Catalogue::builtin();
+    let mut manifest = catalogue.get("javascript").unwrap().manifest.clone();
+    manifest.language = ampoule_core::Language::new("ruby");
+    for (needs_prefix, shown) in [(false, "p/bin"), (true, "p")] {
+        manifest.needs_prefix = needs_prefix;
+        let search = Search { manifest: &manifest, path: OsString::new(), home: None };
+        let found = search.resolve(Some(ruby.as_os_str())).unwrap();
+        assert_eq!(found.prefix_tree.unwrap().host, tree.root.join(shown));
+        assert_eq!(found.inside_path, "/opt/interpreter/bin/ruby");
+    }
+}
+
+#[test]
 fn a_home_directory_is_never_shown() {
     let tree = Tree::new();
     tree.binary("home/node");

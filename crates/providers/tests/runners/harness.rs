@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use ampoule_core::ProgramError;
+use ampoule_core::{ProgramError, Protocol};
 use ampoule_providers::runtimes::{Catalogue, Placeholders, resolve_from_environment};
 use serde_json::value::RawValue;
 
@@ -54,6 +54,7 @@ impl Case {
 
 /// A runner and the directory that its program runs in.
 pub(crate) struct Runner {
+    protocol: Protocol,
     directory: tempfile::TempDir,
     command: Vec<String>,
     environment: Vec<(String, String)>,
@@ -64,7 +65,7 @@ pub(crate) struct Runner {
 pub(crate) struct End {
     pub(crate) stdout: String,
     pub(crate) stderr: String,
-    /// The frame's JSON.
+    /// The frame as JSON.
     pub(crate) frame: Option<String>,
     /// What came on the result channel and was not one frame.
     pub(crate) garbage: bool,
@@ -99,7 +100,8 @@ impl End {
 
 impl Runner {
     pub(crate) fn new(language: &str) -> Self {
-        let catalogue = Catalogue::builtin();
+        let folders = concat!(env!("CARGO_MANIFEST_DIR"), "/../../runtimes");
+        let catalogue = Catalogue::load_dir(folders.as_ref()).unwrap();
         let runtime = catalogue.get(language).unwrap();
         let interpreter = resolve_from_environment(&runtime.manifest).unwrap();
         let directory = tempfile::tempdir().unwrap();
@@ -114,8 +116,11 @@ impl Runner {
             heap_mb: Some(192),
         };
         let command = runtime.command(&placeholders);
-        let environment = runtime.environment(&placeholders).into_iter().collect();
-        Self { directory, command, environment }
+        let mut environment = runtime.environment(&placeholders);
+        // Outside of a sandbox `/tmp` is everybody's.
+        environment.insert("TMPDIR".to_owned(), root.to_str().unwrap().to_owned());
+        let environment = environment.into_iter().collect();
+        Self { protocol: runtime.manifest.protocol, directory, command, environment }
     }
 
     fn workspace(&self) -> std::path::PathBuf {
@@ -162,10 +167,12 @@ impl Runner {
         let mut ready = [0];
         result.read_exact(&mut ready).expect("the runner says that it is ready");
         assert_eq!(ready, [1]);
-        let request = request(code, arguments);
+        let request = match self.protocol {
+            Protocol::Frames => request(code, arguments),
+            Protocol::Text => text_request(code, arguments),
+        };
         let mut input = child.stdin.take().unwrap();
-        input.write_all(&u32::try_from(request.len()).unwrap().to_le_bytes()).unwrap();
-        input.write_all(request.as_bytes()).unwrap();
+        input.write_all(&request).unwrap();
         drop(input);
         let output = thread::spawn(move || {
             let mut bytes = Vec::new();
@@ -175,10 +182,10 @@ impl Runner {
         let mut bytes = Vec::new();
         result.read_to_end(&mut bytes).unwrap();
         let status = child.wait().unwrap();
-        let frame = bytes.split_first_chunk::<4>().and_then(|(length, body)| {
-            let length = usize::try_from(u32::from_le_bytes(*length)).unwrap();
-            (body.len() == length).then(|| String::from_utf8(body.to_vec()).unwrap())
-        });
+        let frame = match self.protocol {
+            Protocol::Frames => frame(&bytes),
+            Protocol::Text => text_frame(&bytes),
+        };
         End {
             stdout: output.join().unwrap(),
             stderr: fs::read_to_string(&stderr).unwrap_or_default(),
@@ -189,11 +196,65 @@ impl Runner {
     }
 }
 
-fn request(code: &str, arguments: &str) -> String {
+fn request(code: &str, arguments: &str) -> Vec<u8> {
     let code = serde_json::to_string(code).unwrap();
-    format!(
+    let json = format!(
         "{{\"nonce\":\"{NONCE}\",\"code\":{code},\"arguments\":{arguments},\"max_value_bytes\":100000,\"max_depth\":100}}"
-    )
+    );
+    let length = u32::try_from(json.len()).unwrap().to_le_bytes();
+    [length.as_slice(), json.as_bytes()].concat()
+}
+
+fn frame(bytes: &[u8]) -> Option<String> {
+    let (length, body) = bytes.split_first_chunk::<4>()?;
+    let length = usize::try_from(u32::from_le_bytes(*length)).unwrap();
+    (body.len() == length).then(|| String::from_utf8(body.to_vec()).unwrap())
+}
+
+/// The request of the protocol `text`, as its page in the documents has it.
+fn text_request(code: &str, arguments: &str) -> Vec<u8> {
+    let mut text = String::new();
+    let mut item = |name: &str, line: &str| {
+        let line = line.replace('\\', r"\\").replace('\n', r"\n").replace('\0', r"\0");
+        write!(text, "{name} {}\n{line}\n", line.len()).unwrap();
+    };
+    item("nonce", NONCE);
+    item("max_value_bytes", "100000");
+    item("max_depth", "100");
+    item("code", code);
+    item("arguments", arguments);
+    let object: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_str(arguments).unwrap();
+    for (key, value) in &object {
+        item("key", key);
+        match value {
+            serde_json::Value::String(text) => item("string", text),
+            other => item("json", &other.to_string()),
+        }
+    }
+    item("end", "");
+    text.into_bytes()
+}
+
+/// A result of the protocol `text`, told as the JSON frame that means the same.
+fn text_frame(bytes: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let (header, body) = text.split_once('\n')?;
+    let mut words = header.split(' ');
+    let (nonce, kind, length) = (words.next()?, words.next()?, words.next()?);
+    if words.next().is_some() || length != body.len().to_string() {
+        return None;
+    }
+    let body = if kind == "error" {
+        let (kind, rest) = body.split_once('\n')?;
+        let (line, message) = rest.split_once('\n')?;
+        let line = line.parse().ok();
+        let error = ProgramError { kind: kind.to_owned(), message: message.to_owned(), line };
+        serde_json::to_string(&error).unwrap()
+    } else {
+        body.to_owned()
+    };
+    Some(format!("{{\"nonce\":\"{nonce}\",\"{kind}\":{body}}}"))
 }
 
 /// Runs a table, two programs at a time, and tells of all rows that fail.
@@ -256,7 +317,7 @@ fn judge(case: &Case, end: &End, directory: &str) -> Result<(), String> {
         }
     }
     // Node names the file that asked for a missing module; in a sandbox that is `/workspace/main.js`.
-    let own_file = |line: &str| line.contains("workspace/main.js");
+    let own_file = |line: &str| line.contains("workspace/main.");
     let tells = |line: &str| line.contains("runner.") || line.contains(directory);
     if end.stderr.lines().any(|line| tells(line) && !own_file(line)) {
         return wrong("stderr shows the runner or a path of the host");

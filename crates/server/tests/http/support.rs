@@ -4,7 +4,10 @@ use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use ampoule_core::Provider;
 use ampoule_manager::{Manager, ManagerConfig};
-use ampoule_providers::memory::{Memory, MemoryConfig};
+use ampoule_providers::{
+    memory::{Memory, MemoryConfig},
+    runtimes::Catalogue,
+};
 use ampoule_server::{ServeError, Server, ServerConfig};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
@@ -33,7 +36,12 @@ impl Default for Setup {
             queue_deadline: LONG,
             ..ManagerConfig::default()
         };
-        Self { memory: MemoryConfig::default(), manager, server: ServerConfig::default() }
+        let examples = Catalogue::builtin()
+            .iter()
+            .map(|folder| (folder.language().clone(), folder.manifest.example.clone()))
+            .collect();
+        let server = ServerConfig { examples, ..ServerConfig::default() };
+        Self { memory: MemoryConfig::default(), manager, server }
     }
 }
 
