@@ -34,8 +34,9 @@ pub(crate) enum Command {
 }
 
 const SERVE_HELP: &str = "\
-Each flag has a key in ampoule.toml and a variable, and there are more of those: `ampoule config` lists
-them all with what is in effect. Of the executor manager's own variables these are honoured:
+Each flag has a key in ampoule.toml and a variable, and there are more of those:
+`ampoule config` lists all keys with what is in effect. Of the executor manager's own
+variables these are honoured:
   SANDBOX_EXECUTOR_MANAGER_POOL_SIZE              runs at the same time
   SANDBOX_TIMEOUT, SANDBOX_MAX_MEMORY             limits of a run that asks for no others
   SANDBOX_EXECUTOR_MANAGER_API_TOKEN              what callers must show

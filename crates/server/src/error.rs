@@ -6,6 +6,7 @@
 //! | [`ApiError::TooLarge`] | 413 | the same shape, `loc` is `["body"]` |
 //! | [`ApiError::TooSlow`] | 408 | the same shape |
 //! | [`ApiError::Unauthorized`] | 401 | `{"detail": "Missing or invalid sandbox executor API token"}` |
+//! | [`ApiError::FromAPage`] | 403 | `{"detail": …}` |
 //! | [`ApiError::TooMany`] | 429 | `{"detail": "Too many requests, please try again later"}`; on `/run` a whole result |
 //! | [`ApiError::Unreadable`] | 400 | the same shape |
 //! | [`ApiError::NotFound`] | 404 | `{"detail": "Not Found"}` |
@@ -42,6 +43,7 @@ pub(crate) enum ApiError {
     TooLarge { limit: usize },
     TooSlow,
     Unauthorized,
+    FromAPage,
     TooMany { retry_after: Duration },
     Unreadable,
     NotFound,
@@ -109,6 +111,7 @@ impl ApiError {
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::FromAPage => StatusCode::FORBIDDEN,
             Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Unreadable => StatusCode::BAD_REQUEST,
             Self::NotFound => StatusCode::NOT_FOUND,
@@ -142,6 +145,7 @@ impl IntoResponse for ApiError {
                 let challenge = [(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))];
                 (challenge, json(status, &detail(UNAUTHORIZED))).into_response()
             }
+            Self::FromAPage => json(status, &detail(FROM_A_PAGE)),
             Self::TooMany { retry_after } => {
                 with_retry_after(json(status, &detail(TOO_MANY)), retry_after)
             }
@@ -163,6 +167,10 @@ pub(crate) fn close_after(response: &mut Response) {
 
 /// What a caller without the token is told, in the words of the contract.
 const UNAUTHORIZED: &str = "Missing or invalid sandbox executor API token";
+
+/// What a page in a browser is told where no token is asked for.
+const FROM_A_PAGE: &str = "a page in a browser may call only with a token; hint: set \
+                           SANDBOX_EXECUTOR_MANAGER_API_TOKEN for the service and show it";
 
 /// What a caller beyond a rate limit is told, in the words of the contract.
 pub(crate) const TOO_MANY: &str = "Too many requests, please try again later";

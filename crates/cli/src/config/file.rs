@@ -58,8 +58,12 @@ pub(super) fn read(path: &Path) -> Result<Vec<Entry>, Failure> {
         let offset = error.utf8_error().valid_up_to();
         Failure::usage(format!("`{shown}` is not UTF-8 (first bad byte at offset {offset})"))
     })?;
-    let mut reader = Reader { path, text: &text, entries: Vec::new() };
-    let table = DeTable::parse(&text).map_err(|error| {
+    parse(path, &text)
+}
+
+fn parse(path: &Path, text: &str) -> Result<Vec<Entry>, Failure> {
+    let mut reader = Reader { path, text, entries: Vec::new() };
+    let table = DeTable::parse(text).map_err(|error| {
         let place = reader.place(error.span().map_or(0, |span| span.start));
         // Of the parser's words the first line; more of the file is not repeated.
         let message = error.message().lines().next().unwrap_or_default();
@@ -178,4 +182,30 @@ pub(super) fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option
     let slips = known.map(|known| (strsim::damerau_levenshtein(name, &known), known));
     let best = slips.min_by_key(|(slips, _)| *slips);
     best.filter(|(slips, known)| *slips <= 3 && *slips * 3 <= known.len()).map(|(_, known)| known)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Whatever stands in a file, it is read, or refused with the place of what is wrong.
+        #[test]
+        fn any_text_is_read_or_refused_with_a_place(
+            pieces in proptest::collection::vec(
+                "limits|queue|listen|max|timeout|\\[|\\]|=|\\.|\"|'|[0-9]{1,3}|\\{|\\}|,|\n|\r\n| |#|é|\\\\|true",
+                0..30,
+            )
+        ) {
+            let text = pieces.concat();
+            match parse(Path::new("FILE"), &text) {
+                Ok(entries) => for entry in entries {
+                    prop_assert!(entry.line >= 1 && entry.line <= text.matches('\n').count() + 1);
+                },
+                Err(failure) => prop_assert!(failure.message.starts_with("FILE:"), "{}", failure.message),
+            }
+        }
+    }
 }

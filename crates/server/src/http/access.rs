@@ -4,12 +4,15 @@
 //! health, readiness -> served; readiness gives its reasons only to who holds the token
 //! anything else     -> failed too often from this address: 429, whatever token there is
 //!                   -> no token or a wrong one: 401, counted
+//!                   -> no token is asked for, and a page in a browser calls: 403
 //!                   -> `/run` too often from this address: 429
 //!                   -> served
 //! ```
 //!
 //! Whatever is not on the list of open paths needs the token, so that a new route is closed until
-//! somebody decides otherwise. The address is the connection's: what a proxy says of others could be
+//! somebody decides otherwise. Where no token is asked for, what a browser sends for a page is refused:
+//! else any page that somebody looks at could run programs on a machine that only listens to itself.
+//! The address is the connection's: what a proxy says of others could be
 //! said by anybody.
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -102,6 +105,9 @@ impl Access {
 
     fn check(&self, peer: IpAddr, request: &Request) -> Result<(), ApiError> {
         self.authenticate(peer, request.headers())?;
+        if self.token.is_none() && request.headers().contains_key(header::ORIGIN) {
+            return Err(ApiError::FromAPage);
+        }
         if is_run(request) && request.method() == Method::POST {
             let taken = self.run.as_ref().map_or(Ok(()), |run| run.take(peer));
             return taken.map_err(|retry_after| ApiError::TooMany { retry_after });

@@ -151,3 +151,21 @@ async fn failed_authentications_do_not_use_up_the_rate_of_runs() {
     assert_too_many(&with_token(&service).await, "86400");
     service.end().await;
 }
+
+/// A page that somebody looks at could else run programs on a machine that only listens to itself.
+#[tokio::test]
+async fn a_page_in_a_browser_needs_a_token() {
+    let service = Service::ready(Setup::default()).await;
+    // Also one of the service's own address, which a name that was pointed here would claim.
+    for origin in ["https://a-page.example", "http://test", "null"] {
+        let answer = service.post_with(&format!("origin: {origin}"), &body()).await;
+        assert_eq!(answer.status, 403, "{}", answer.text);
+        assert!(answer.text.contains("hint: set SANDBOX_EXECUTOR_MANAGER_API_TOKEN"));
+    }
+    assert_eq!(service.memory.census().created, 2, "only the readiness runs");
+    service.end().await;
+    let service = Service::ready(closed(|_| {})).await;
+    let headers = format!("origin: https://a-page.example\r\nx-sandbox-token: {TOKEN}");
+    assert_eq!(service.post_with(&headers, &body()).await.status, 200);
+    service.end().await;
+}
