@@ -70,8 +70,9 @@ impl Place {
         done(self.command().arg("run").arg(file).args(more))
     }
 
-    fn run_json(&self, file: &str, code: &str) -> Value {
-        serde_json::from_str(&self.run(file, code, &["--json", "--timeout", "3s"]).stdout).unwrap()
+    fn run_json(&self, file: &str, code: &str, timeout: &str) -> Value {
+        let shown = self.run(file, code, &["--json", "--timeout", timeout]);
+        serde_json::from_str(&shown.stdout).unwrap()
     }
 }
 
@@ -146,12 +147,13 @@ pub(crate) fn add(suite: &mut Suite) {
             ("x.pl", "use Socket; sub main { socket my $s, PF_INET, SOCK_STREAM, 0; connect $s, sockaddr_in(80, inet_aton('1.1.1.1')) or die }",
                 json!({"kind": "denied", "what": [{"kind": "network", "packets": 1}]})),
         ] {
-            let report = place.run_json(file, code);
+            let timeout = if outcome["limit"] == "time" { "2s" } else { "30s" };
+            let report = place.run_json(file, code, timeout);
             assert_eq!(report["outcome"], outcome, "{code}: {report}");
         }
         // What the interpreters try by themselves is no denial.
         for (file, code) in [("x.sh", "main() { result 1; }"), ("x.pl", "sub main { 1 }")] {
-            let report = place.run_json(file, code);
+            let report = place.run_json(file, code, "30s");
             assert_eq!(report["evidence"]["denied"], json!([]), "{report}");
             assert_eq!(report["value"], 1, "{report}");
         }

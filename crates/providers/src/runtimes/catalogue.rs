@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use ampoule_core::{Error, ErrorKind, Language, Result};
@@ -95,8 +96,16 @@ impl Catalogue {
                     continue;
                 }
                 Ok(folders) => folders,
-                // Nothing was ever added.
-                Err(error) if is_added && error.kind() == std::io::ErrorKind::NotFound => continue,
+                // Nothing was ever added; where no directory can be is for who writes there to say.
+                Err(error)
+                    if is_added
+                        && matches!(
+                            error.kind(),
+                            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                        ) =>
+                {
+                    continue;
+                }
                 Err(error) => {
                     note(directory.to_owned(), unreadable(directory, error));
                     continue;
@@ -221,7 +230,7 @@ pub(super) fn added_dir(data_dir: &Path) -> PathBuf {
 
 /// The folders in a directory, by name: all, or only those that hold a manifest. Hidden ones are not
 /// finished.
-fn folders_in(directory: &Path, with_manifest: bool) -> std::io::Result<Vec<PathBuf>> {
+fn folders_in(directory: &Path, with_manifest: bool) -> io::Result<Vec<PathBuf>> {
     let mut folders = Vec::new();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
@@ -239,7 +248,7 @@ fn folders_in(directory: &Path, with_manifest: bool) -> std::io::Result<Vec<Path
     Ok(folders)
 }
 
-fn unreadable(path: &Path, error: std::io::Error) -> Error {
+fn unreadable(path: &Path, error: io::Error) -> Error {
     config_error(format!("`{}` cannot be read", path.display())).with_source(error)
 }
 

@@ -156,7 +156,7 @@ fn check(capabilities: &Capabilities, spec: &SandboxSpec) -> Result<()> {
         return refuse(ErrorKind::Unsupported, format!("`network` cannot be `{network:?}`"));
     }
     if limits.wall.is_zero() || limits.wall > capabilities.max_wall {
-        return refuse(ErrorKind::InvalidRequest, format!("`wall` is {:?}", limits.wall));
+        return refuse(ErrorKind::InvalidRequest, format!("`timeout` is {:?}", limits.wall));
     }
     if !(capabilities.min_memory..=capabilities.max_memory).contains(&limits.memory) {
         return refuse(ErrorKind::InvalidRequest, format!("`memory` is {}", limits.memory));

@@ -55,8 +55,8 @@ async fn limits(bench: Bench) -> Checked {
     let ordinary = bench.subject.limits;
     let second = Duration::from_secs(1);
     let mut outside = vec![
-        ("wall", Limits { wall: Duration::ZERO, ..ordinary }),
-        ("wall", Limits { wall: capabilities.max_wall.saturating_add(second), ..ordinary }),
+        ("timeout", Limits { wall: Duration::ZERO, ..ordinary }),
+        ("timeout", Limits { wall: capabilities.max_wall.saturating_add(second), ..ordinary }),
         ("memory", Limits { memory: capabilities.max_memory.saturating_add(1), ..ordinary }),
     ];
     // Where any memory will do there is no less.
