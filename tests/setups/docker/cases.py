@@ -420,6 +420,9 @@ def limits_hold_by_groups_that_root_may_write():
 
 # --- the service --------------------------------------------------------------------------------
 
+# What a manager takes that may.
+MANAGERS_ID = "1900000000"
+
 ASK = """
 import base64, json, urllib.request
 body = {"code_b64": base64.b64encode(b"def main(): return 42").decode(), "language": "python"}
@@ -449,6 +452,9 @@ def the_service_answers_in_a_container():
             inside = lambda code: docker("exec", "--interactive", name, "python3", "-I", "-", given=code)
             ready = within(30, lambda: inside(READY).out.strip() == "200")
             assert ready, f"{inside(READY)}\n{docker('logs', name)}"
+            owners = docker("top", name, "-o", "pid,uid,args", check=True).out.splitlines()
+            own_id = MANAGERS_ID if container_options is AS_ROOT else "1000"
+            assert any(line.split()[1:] == [own_id, "ampoule", "serve"] for line in owners), owners
             answer = json.loads(inside(ASK).out)
             assert answer["status"] == "success" and answer["result"]["value"] == 42, answer
             docker("stop", "--time", "20", name, check=True)
