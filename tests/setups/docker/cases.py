@@ -21,8 +21,10 @@ BOUNDS = ["--memory", "1g", "--memory-swap", "1g", "--pids-limit", "600"]
 USER = ["--user", "1000:1000", "--cap-drop", "ALL"]
 OUR_CALLS = ["--security-opt", f"seccomp={PROFILE}"]
 WHOLE_PROC = ["--security-opt", "systempaths=unconfined"]
+DATA = pathlib.Path(ENGINE) / "packages"
 # The command line of docs/containers.md.
-DOCUMENTED = [*USER, *OUR_CALLS, *WHOLE_PROC, "--read-only", "--security-opt", "no-new-privileges"]
+DOCUMENTED = [*USER, *OUR_CALLS, *WHOLE_PROC, "--read-only", "--security-opt", "no-new-privileges",
+              "--volume", f"{DATA}:/data", "--env", "AMPOULE_DATA_DIR=/data"]
 
 # With the masks that Docker puts over /proc.
 GIVEN_UP = ["--env", "AMPOULE_NATIVE_ALLOW_MISSING=cgroup,proc"]
@@ -480,6 +482,8 @@ def attempt(function):
 
 
 def main():
+    DATA.mkdir()
+    os.chown(DATA, 1000, 1000)
     for function in CONTROLS:
         if attempt(function) != "ok":
             print("== a positive control failed: nothing else was run")
