@@ -5,7 +5,7 @@
 # The files of the base image are kept in $KEPT; the rest goes with the engine.
 
 KEPT=$STATE/docker
-IMAGE=ampoule-tests
+export IMAGE=ampoule-tests
 
 # install_engine: the engine and what makes an image, from the distribution.
 install_engine() {

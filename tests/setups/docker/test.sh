@@ -21,7 +21,7 @@ make_base
 docker import - "$IMAGE" <"$KEPT/base.tar" >/dev/null
 docker version --format '== Docker {{.Server.Version}} ({{range .Server.Components}}{{.Name}} {{.Version}} {{end}})'
 
-export IMAGE PROFILE=$ROOT/deploy/docker/seccomp.json
+export PROFILE=$ROOT/deploy/docker/seccomp.json
 if [ $# = 0 ]; then
     python -I tests/setups/docker/cases.py "$binary"
 else
