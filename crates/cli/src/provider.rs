@@ -71,6 +71,7 @@ impl Prepared {
             max_memory: MAX_MEMORY,
             id_base: NativeConfig::DEFAULT_ID_BASE,
             allow_missing: Vec::new(),
+            probes: None,
         };
         let keeper = Native::spawn(&config)?;
         if needs.gives_up_root && ampoule_jail::is_root() {

@@ -14,6 +14,7 @@ mod language;
 mod layer;
 mod limits;
 mod program_error;
+mod proof;
 mod provider;
 mod request;
 mod result;
@@ -36,6 +37,7 @@ pub use language::Language;
 pub use layer::{Layer, UnknownLayer};
 pub use limits::{Limits, LimitsError, NetworkPolicy, OnOutputLimit, parse_bytes, parse_duration};
 pub use program_error::ProgramError;
+pub use proof::{Crossing, FenceProof, SelfTest};
 pub use provider::{Provider, ProviderExt, Sandbox};
 pub use request::{
     Arguments, ArgumentsError, Code, CodeError, ExecuteRequest, MAX_JSON_DEPTH, SandboxSpec,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use ampoule_core::Layer;
 use serde::{Deserialize, Serialize};
 
 /// The launcher's whole configuration. Operator's data: no request ever reaches it.
@@ -16,6 +17,10 @@ pub struct LauncherConfig {
     pub id_base: u32,
     /// The system call policy, as the text of its file.
     pub policy: String,
+    /// A test switch: layers that are left out, so that a probe can be seen to get through. Only
+    /// `doctor` and tests set it.
+    #[serde(default)]
+    pub without: Vec<Layer>,
 }
 
 /// The ids that a configuration of `slots` takes.
@@ -30,6 +35,10 @@ pub struct Template {
     pub name: String,
     /// Host directories that the program sees, read-only.
     pub trees: Vec<Tree>,
+    /// Whether sandboxes of it run our own probes: this very executable is shown, and the
+    /// launcher's namespaces hold what a probe tries to get at.
+    #[serde(default)]
+    pub probes: bool,
     /// Small files written into its root.
     pub files: Vec<SkeletonFile>,
     /// Symbolic links in its root: where, and to what.

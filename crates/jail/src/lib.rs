@@ -38,6 +38,7 @@ mod identity;
 mod keeper;
 mod launcher;
 mod leaks;
+mod probe;
 mod protocol;
 pub mod seccomp;
 #[path = "inside/sys.rs"]
@@ -48,6 +49,10 @@ pub use client::{Connection, Keeper, Listener, drop_to, is_root};
 pub use config::{LauncherConfig, SkeletonFile, Template, Tree};
 pub use error::JailError;
 pub use leaks::{Leak, leaks};
+pub use probe::{
+    ARGUMENT as PROBE_ARGUMENT, Asked as ProbeRequest, EXECUTABLE as PROBE_EXECUTABLE, MeterProbe,
+    fences as probed_fences,
+};
 pub use protocol::{
     CellLimits, Command, Counters, FileNote, KernelMeters, Malformed, Report, WaitStatus,
 };
@@ -55,9 +60,10 @@ pub use protocol::{
 /// The code that is loaded into an interpreter, as built beside this crate.
 pub const INSIDE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/ampoule_inside.so"));
 
-/// Becomes a keeper or a launcher if this process was started as one, and then never returns.
+/// Becomes a keeper, a launcher or a probe if this process was started as one, and then never
+/// returns.
 ///
-/// The first line of `main` in every program that uses [`Keeper`]: both are this very executable,
+/// The first line of `main` in every program that uses [`Keeper`]: all are this very executable,
 /// started again with a hidden argument.
 pub fn entry() {
     let mut arguments = std::env::args_os().skip(1);
@@ -65,6 +71,7 @@ pub fn entry() {
     let outcome = match argument.to_str() {
         Some(keeper::ARGUMENT) => keeper::run(),
         Some(handover::LAUNCHER_ARGUMENT) => launcher::run(),
+        Some(probe::ARGUMENT) => probe::run(),
         _ => return,
     };
     let code = match outcome {

@@ -4,9 +4,11 @@
 mod artifacts;
 mod assembly;
 mod cell;
+mod lures;
 mod root;
 mod rules;
 mod slot;
+mod without;
 mod worker;
 
 use std::{
@@ -29,6 +31,7 @@ use rustix::{
 use root::Image;
 use rules::Rules;
 use slot::{Lease, Process, Slot, State};
+use without::Without;
 
 use crate::{
     cgroup::Meters,
@@ -64,6 +67,8 @@ struct Launcher {
     outbox: VecDeque<([u8; MESSAGE_LEN], Vec<OwnedFd>)>,
     /// Counts runs, so that no two groups share a name.
     runs: u64,
+    /// What is left out of every cell: nothing, but for a test.
+    without: Without,
 }
 
 /// Runs as the launcher on the descriptors that the keeper has laid out.
@@ -132,6 +137,13 @@ impl Launcher {
             },
             two_ids: start.first_id.is_some(),
         };
+        let without = Without::new(start.config.without);
+        let mut rules = Rules {
+            landlock_abi,
+            hard_limits: rules::hard_limits(),
+            filter: filter.instructions().to_vec(),
+        };
+        without.loosen(&mut rules);
         Ok(move |socket| {
             let mut launcher = Self {
                 socket,
@@ -139,15 +151,12 @@ impl Launcher {
                 pid_namespace,
                 meters,
                 images,
-                rules: Rules {
-                    landlock_abi,
-                    hard_limits: rules::hard_limits(),
-                    filter: filter.instructions().to_vec(),
-                },
+                rules,
                 first_id: start.first_id,
                 slots,
                 outbox: VecDeque::new(),
                 runs: 0,
+                without,
             };
             launcher.tell(&ready, Vec::new());
             launcher

@@ -26,6 +26,7 @@ use rustix::{
     process::{chdir, pivot_root},
 };
 
+use super::lures;
 use crate::{
     config::Template,
     error::{Jail, JailError, Step},
@@ -45,8 +46,14 @@ const ALTERNATIVES: &str = "/etc/alternatives";
 /// A template, mounted.
 #[derive(Debug)]
 pub(super) struct Image {
+    /// The directories, links and files of its own that its root is made of.
+    pub(super) skeleton: String,
     /// Overlays to mount, the root first: the options and where.
     pub(super) overlays: Vec<(String, String)>,
+    /// Single files to show, and where.
+    pub(super) files: Vec<(String, String)>,
+    /// Why no sandbox can be made of it, if so.
+    pub(super) unusable: Option<String>,
     pub(super) command: Vec<String>,
     pub(super) environment: Vec<(String, String)>,
 }
@@ -92,15 +99,18 @@ pub(super) fn build(templates: &[Template], two_ids: bool) -> Jail<Vec<Image>> {
         None,
     )
     .step("mount the launcher's /proc")?;
-    enter(base)?;
+    enter(base, None)?;
     Ok(images)
 }
 
-/// Makes `new_root` the root of the mount namespace and lets go of the old one.
-pub(super) fn enter(new_root: &Path) -> Jail<()> {
+/// Makes `new_root` the root of the mount namespace and lets go of the old one, or keeps it in a
+/// directory of the new one.
+pub(super) fn enter(new_root: &Path, keep: Option<&str>) -> Jail<()> {
     chdir(new_root).step("enter the new root")?;
-    pivot_root(".", ".").step("pivot into the new root")?;
-    unmount(".", UnmountFlags::DETACH).step("let go of the old root")?;
+    pivot_root(".", keep.unwrap_or(".")).step("pivot into the new root")?;
+    if keep.is_none() {
+        unmount(".", UnmountFlags::DETACH).step("let go of the old root")?;
+    }
     chdir("/").step("enter the new root")
 }
 
@@ -131,7 +141,7 @@ fn mount_system(base: &Path) -> Jail<(Vec<Shown>, Vec<Link>)> {
             }
             Ok(metadata) if metadata.is_dir() => {
                 let inner = format!("/s/{}", shown.len());
-                clone_mount(Path::new(path), &base.join(&inner[1..]))?;
+                clone_directory(Path::new(path), &base.join(&inner[1..]))?;
                 shown.push((inner, path.to_owned()));
             }
             _ => {}
@@ -141,8 +151,13 @@ fn mount_system(base: &Path) -> Jail<(Vec<Shown>, Vec<Link>)> {
 }
 
 /// Mounts a copy of `source` at the new directory `target`.
-fn clone_mount(source: &Path, target: &Path) -> Jail<()> {
+fn clone_directory(source: &Path, target: &Path) -> Jail<()> {
     fs::create_dir(target).step("make a mount point")?;
+    clone_mount(source, target)
+}
+
+/// Mounts a copy of `source` at `target`.
+pub(super) fn clone_mount(source: &Path, target: &Path) -> Jail<()> {
     let open = |flags| {
         open_tree(
             CWD,
@@ -193,10 +208,11 @@ fn mount_template(
     }
     let mut shown = system.to_vec();
     for (place, tree) in template.trees.iter().enumerate() {
-        clone_mount(&tree.source, &home.join(place.to_string()))?;
+        clone_directory(&tree.source, &home.join(place.to_string()))?;
         shown.push((format!("/t/{index}/{place}"), tree.target.clone()));
     }
-    let mut overlays = vec![(format!("lowerdir=/t/{index}/root:/empty"), "/n".to_owned())];
+    let skeleton = format!("/t/{index}/root");
+    let mut overlays = vec![(format!("lowerdir={skeleton}:/empty"), "/n".to_owned())];
     for (inner, target) in shown {
         make(&inside(&target)?)?;
         overlays.push((format!("lowerdir={inner}:/empty"), format!("/n{target}")));
@@ -207,11 +223,19 @@ fn mount_template(
         make(path.parent().unwrap_or(&root))?;
         fs::write(path, &file.content).step_with(|| format!("write {}", file.path))?;
     }
-    Ok(Image {
+    let mut image = Image {
+        skeleton,
         overlays,
+        files: Vec::new(),
+        unusable: None,
         command: template.command.clone(),
         environment: template.environment.clone(),
-    })
+    };
+    if template.probes {
+        // Without probes programs run all the same, and whoever asks for one is told why.
+        image.unusable = lures::equip(base, &root, &mut image).err().map(|error| error.to_string());
+    }
+    Ok(image)
 }
 
 fn copy_etc(root: &Path) -> Jail<()> {

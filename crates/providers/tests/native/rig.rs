@@ -46,6 +46,7 @@ impl Rig {
             max_memory: 1 << 30,
             id_base: NativeConfig::DEFAULT_ID_BASE,
             allow_missing: Vec::new(),
+            probes: None,
         };
         let keeper = Native::spawn(&config).unwrap();
         let runtime = Runtime::new().unwrap();

@@ -1,0 +1,69 @@
+//! What a probe is given: this very executable, and something outside of its cell to get at.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    net::{Ipv4Addr, TcpListener},
+    os::{fd::IntoRawFd as _, unix::fs::MetadataExt as _},
+    path::Path,
+};
+
+use super::{
+    cell,
+    root::{Image, clone_mount},
+};
+use crate::{
+    error::{Jail, JailError, Step},
+    probe::{EXECUTABLE, OUTSIDE, Outside},
+};
+
+/// The launcher's host name, where there are probes to read it.
+const HOST_NAME: &str = "ampoule-launcher";
+/// The place of the executable in the launcher's root.
+const PLACE: &str = "/x";
+
+/// Makes the root of a template, which is to be at `base` beneath the launcher's, one for probes.
+pub(super) fn equip(base: &Path, root: &Path, image: &mut Image) -> Jail<()> {
+    show_executable(base, root)?;
+    image.files.push((PLACE.to_owned(), format!("/n{EXECUTABLE}")));
+    let outside =
+        serde_json::to_string(&lay_out()?).map_err(io::Error::from).step("say what is outside")?;
+    image.environment.push((OUTSIDE.to_owned(), outside));
+    Ok(())
+}
+
+fn show_executable(base: &Path, root: &Path) -> Jail<()> {
+    let path = fs::read_link("/proc/self/exe").step("find our own executable")?;
+    let inode = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino()));
+    let same = inode(&path).ok() == inode(Path::new("/proc/self/exe")).ok();
+    if !same {
+        let step = "show our own executable, which was replaced; hint: restart";
+        return Err(JailError::new(step, io::ErrorKind::NotFound));
+    }
+    let place = base.join(&PLACE[1..]);
+    fs::write(&place, "").step("make a place for our own executable")?;
+    clone_mount(&path, &place)?;
+    let inside = root.join(&EXECUTABLE[1..]);
+    fs::create_dir_all(inside.parent().unwrap_or(root)).step("make a directory of a template")?;
+    fs::write(inside, "").step("make a place for our own executable")?;
+    // Where the launcher's root would be if a cell kept it.
+    fs::create_dir_all(root.join(cell::OUTSIDE)).step("make a directory of a template")
+}
+
+/// Puts something into each of the launcher's own namespaces.
+fn lay_out() -> Jail<Outside> {
+    rustix::system::sethostname(HOST_NAME.as_bytes()).step("set the launcher's host name")?;
+    cell::loopback_up()?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).step("listen for probes")?;
+    let port = listener.local_addr().step("listen for probes")?.port();
+    // It listens for as long as the launcher lives; nobody accepts.
+    let _ = listener.into_raw_fd();
+    let mut namespaces = BTreeMap::new();
+    for entry in fs::read_dir("/proc/self/ns").step("find our namespaces")?.flatten() {
+        if let (Ok(found), Ok(name)) = (fs::metadata(entry.path()), entry.file_name().into_string())
+        {
+            namespaces.insert(name, found.ino());
+        }
+    }
+    Ok(Outside { namespaces, port, host_name: HOST_NAME.to_owned() })
+}
