@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use ampoule_core::{parse_bytes, parse_duration};
+use ampoule_core::{Layer, parse_bytes, parse_duration};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{exit::ExitCode, logging::LogFormat};
@@ -25,7 +25,8 @@ pub(crate) enum Command {
     Serve(ServeArguments),
     /// Shows and prepares the interpreters and packages that programs find
     Runtimes(RuntimesArguments),
-    /// Looks for what is wrong on this machine
+    /// Says what works on this machine, what does not, and the fix
+    #[command(after_help = ExitCode::help())]
     Doctor(DoctorArguments),
 }
 
@@ -109,15 +110,24 @@ pub(crate) enum RuntimesCommand {
 
 #[derive(Args, Debug)]
 pub(crate) struct DoctorArguments {
-    /// Lists processes, mounts and control groups that nobody owns any more
-    #[arg(long, required = true)]
+    /// Lists processes, mounts and control groups that nobody owns any more, and nothing else
+    #[arg(long)]
     pub(crate) leaks: bool,
+    /// Prints one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The address that a service is to listen on [default: AMPOULE_LISTEN, or 127.0.0.1:9385]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) listen: Option<String>,
+    /// A test switch: tries the fences with this layer left out, to see its probe get through
+    #[arg(long, hide = true, value_name = "LAYER", value_parser = parse_layer)]
+    pub(crate) without: Vec<Layer>,
 }
 
 /// RAGFlow's port, for this machine only.
 const DEFAULT_LISTEN: &str = "127.0.0.1:9385";
 
-fn parse_listen(text: &str) -> Result<String, String> {
+pub(crate) fn parse_listen(text: &str) -> Result<String, String> {
     if text.is_empty() {
         // Compose sets variables to nothing where it means that they are not set.
         return Ok(DEFAULT_LISTEN.to_owned());
@@ -127,6 +137,15 @@ fn parse_listen(text: &str) -> Result<String, String> {
         Some(Ok(_)) => Ok(text.to_owned()),
         _ => Err("it is no address with a port; hint: as in `127.0.0.1:9385`".to_owned()),
     }
+}
+
+/// A layer that a probe tries.
+fn parse_layer(text: &str) -> Result<Layer, String> {
+    let named = ampoule_jail::probed_fences().find(|layer| layer.as_str() == text);
+    named.ok_or_else(|| {
+        let known: Vec<&str> = ampoule_jail::probed_fences().map(Layer::as_str).collect();
+        format!("it is no layer with a probe; hint: {}", known.join(", "))
+    })
 }
 
 /// A duration that may be nothing at all.

@@ -9,11 +9,11 @@
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
-use ampoule_core::{Language, Provider};
+use ampoule_core::{Language, Layer, Provider, SelfTest};
 use ampoule_jail::Keeper;
 use ampoule_providers::{
     memory::Memory,
-    native::{Native, NativeConfig, NativeRuntime},
+    native::{Native, NativeConfig, NativeRuntime, Probes},
     runtimes::{Catalogue, default_data_dir},
 };
 use tracing::warn;
@@ -33,8 +33,18 @@ pub(crate) struct Needs {
     pub(crate) concurrency: NonZeroUsize,
     /// The only language that is asked for, if there is only one.
     pub(crate) only: Option<Language>,
+    /// Whether the fences are to be tried.
+    pub(crate) probes: bool,
     /// Whether this process does nothing more that needs the rights it was started with.
     pub(crate) gives_up_root: bool,
+}
+
+/// A back-end that can be used.
+#[derive(Clone, Debug)]
+pub(crate) struct Connected {
+    pub(crate) provider: Arc<dyn Provider>,
+    /// What tries its fences, where it can and is to.
+    pub(crate) self_test: Option<Arc<dyn SelfTest>>,
 }
 
 /// A back-end of which the first phase is done.
@@ -71,7 +81,7 @@ impl Prepared {
             max_memory: MAX_MEMORY,
             id_base: NativeConfig::DEFAULT_ID_BASE,
             allow_missing: Vec::new(),
-            probes: None,
+            probes: needs.probes.then(Probes::default),
         };
         let keeper = Native::spawn(&config)?;
         if needs.gives_up_root && ampoule_jail::is_root() {
@@ -82,11 +92,31 @@ impl Prepared {
     }
 
     /// The second phase, inside the runtime.
-    pub(crate) async fn connect(self) -> Result<Arc<dyn Provider>, Failure> {
+    pub(crate) async fn connect(self) -> Result<Connected, Failure> {
         match self {
-            Self::Native(keeper, config) => Ok(Arc::new(Native::connect(keeper, &config).await?)),
-            Self::Memory => Ok(Arc::new(Memory::default())),
+            Self::Native(keeper, config) => {
+                let native = Arc::new(Native::connect(keeper, &config).await?);
+                let self_test: Arc<dyn SelfTest> = native.clone();
+                let self_test = config.probes.map(|_| self_test);
+                Ok(Connected { provider: native, self_test })
+            }
+            Self::Memory => {
+                Ok(Connected { provider: Arc::new(Memory::default()), self_test: None })
+            }
         }
+    }
+}
+
+/// A native provider that runs probes and nothing else: no interpreter is needed.
+pub(crate) fn for_probes(without: Vec<Layer>) -> NativeConfig {
+    NativeConfig {
+        runtimes: Vec::new(),
+        slots: 0,
+        max_wall: MAX_WALL,
+        max_memory: MAX_MEMORY,
+        id_base: NativeConfig::DEFAULT_ID_BASE,
+        allow_missing: Vec::new(),
+        probes: Some(Probes { without }),
     }
 }
 

@@ -132,7 +132,7 @@ fn bad_usage_exits_with_2_and_a_hint() {
         (&["serve", "--grace", "x"], "is not a duration"),
         (&["serve", "--max-body", "x"], "is not a size"),
         (&["serve", "--log-format", "xml"], "text, json"),
-        (&["doctor"], "--leaks"),
+        (&["doctor", "--without", "cpu_meter"], "no layer with a probe; hint: user_namespace,"),
     ];
     for (arguments, words) in cases {
         let done = done(ampoule().args(*arguments));

@@ -41,6 +41,7 @@ mod leaks;
 mod probe;
 mod protocol;
 pub mod seccomp;
+mod survey;
 #[path = "inside/sys.rs"]
 mod sys;
 mod wire;
@@ -56,6 +57,7 @@ pub use probe::{
 pub use protocol::{
     CellLimits, Command, Counters, FileNote, KernelMeters, Malformed, Report, WaitStatus,
 };
+pub use survey::{ControlGroups, OwnGroup, control_groups, landlock_abi};
 
 /// The code that is loaded into an interpreter, as built beside this crate.
 pub const INSIDE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/ampoule_inside.so"));

@@ -43,6 +43,7 @@ pub(crate) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
     let needs = Needs {
         concurrency: NonZeroUsize::MIN,
         only: Some(request.language.clone()),
+        probes: false,
         // The artifacts go where the user may write, and another id may not.
         gives_up_root: directory.is_none(),
     };
@@ -54,7 +55,7 @@ pub(crate) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
     runtime.block_on(async {
         let cancel = CancellationToken::new();
         cancel_on_signals(&cancel)?;
-        let provider = prepared.connect().await?;
+        let provider = prepared.connect().await?.provider;
         let config =
             ManagerConfig { concurrency: NonZeroUsize::MIN, queue: 0, ..ManagerConfig::default() };
         let manager = Manager::new(provider, config);

@@ -19,7 +19,7 @@ use crate::{
     environment::Environment,
     exit::{ExitCode, Failure},
     logging,
-    provider::{Needs, Prepared},
+    provider::{Connected, Needs, Prepared},
 };
 
 /// Two threads: requests are parsed and events are moved here; programs run elsewhere.
@@ -49,7 +49,8 @@ pub(crate) fn serve(arguments: ServeArguments) -> Result<ExitCode, Failure> {
     manager.concurrency = settings.pool_size.unwrap_or(manager.concurrency);
 
     let listener = listen(&arguments.listen)?;
-    let needs = Needs { concurrency: manager.concurrency, only: None, gives_up_root: true };
+    let needs =
+        Needs { concurrency: manager.concurrency, only: None, probes: true, gives_up_root: true };
     let prepared = Prepared::new(&environment, &catalogue, &needs)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
@@ -58,12 +59,12 @@ pub(crate) fn serve(arguments: ServeArguments) -> Result<ExitCode, Failure> {
         .map_err(|error| Failure::platform(format!("failed to start the runtime: {error}")))?;
     runtime.block_on(async {
         let [first, second] = stop_signals()?;
-        let provider = prepared.connect().await?;
+        let Connected { provider, self_test } = prepared.connect().await?;
         let watched = Arc::clone(&provider);
         check_limits(&*provider, config.limits)?;
         let listener = tokio::net::TcpListener::from_std(listener)
             .map_err(|error| Failure::platform(format!("failed to listen: {error}")))?;
-        let server = Server::new(Manager::new(provider, manager), config);
+        let server = Server::with_self_test(Manager::new(provider, manager), config, self_test);
         let mut lost = None;
         let until = async {
             tokio::select! {

@@ -1,6 +1,7 @@
 //! The command and the service end to end, on the real native provider.
 
 mod bad_input;
+mod doctor;
 mod interpreters;
 mod killed;
 mod serving;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Ok(())
     });
     bad_input::add(&mut suite);
+    doctor::add(&mut suite);
     interpreters::add(&mut suite);
     killed::add(&mut suite);
     serving::add(&mut suite);

@@ -34,7 +34,7 @@ impl Launcher {
         let unknown = || JailError::new("find the template", io::ErrorKind::NotFound);
         let image = self.images.get(template).ok_or_else(unknown)?;
         if let Some(why) = &image.unusable {
-            return Err(JailError::new(why.as_str(), io::ErrorKind::Unsupported));
+            return Err(JailError::new("use a template", io::Error::other(why.as_str())));
         }
         let index = self
             .slots

@@ -22,9 +22,9 @@ const HOST_NAME: &str = "ampoule-launcher";
 /// The place of the executable in the launcher's root.
 const PLACE: &str = "/x";
 
-/// Makes the root of a template, which is to be at `base` beneath the launcher's, one for probes.
-pub(super) fn equip(base: &Path, root: &Path, image: &mut Image) -> Jail<()> {
-    show_executable(base, root)?;
+/// Makes an image one for probes; `base` is where the launcher's root is put together.
+pub(super) fn equip(base: &Path, image: &mut Image, two_ids: bool) -> Jail<()> {
+    show_executable(base, &base.join(&image.skeleton[1..]), two_ids)?;
     image.files.push((PLACE.to_owned(), format!("/n{EXECUTABLE}")));
     let outside =
         serde_json::to_string(&lay_out()?).map_err(io::Error::from).step("say what is outside")?;
@@ -32,13 +32,20 @@ pub(super) fn equip(base: &Path, root: &Path, image: &mut Image) -> Jail<()> {
     Ok(())
 }
 
-fn show_executable(base: &Path, root: &Path) -> Jail<()> {
+fn show_executable(base: &Path, root: &Path, two_ids: bool) -> Jail<()> {
     let path = fs::read_link("/proc/self/exe").step("find our own executable")?;
     let inode = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino()));
     let same = inode(&path).ok() == inode(Path::new("/proc/self/exe")).ok();
+    let refuse =
+        |why: String| Err(JailError::new("show our own executable", io::Error::other(why)));
     if !same {
-        let step = "show our own executable, which was replaced; hint: restart";
-        return Err(JailError::new(step, io::ErrorKind::NotFound));
+        return refuse("it was replaced since it was started; hint: start it again".to_owned());
+    }
+    // The program of a sandbox has an id of its own, or the user's who started us.
+    let mode = fs::metadata(&path).step("look at our own executable")?.mode();
+    if two_ids && mode & 0o001 == 0 {
+        let shown = path.display();
+        return refuse(format!("others may not execute it; hint: `chmod o+rx {shown}`"));
     }
     let place = base.join(&PLACE[1..]);
     fs::write(&place, "").step("make a place for our own executable")?;

@@ -86,11 +86,16 @@ pub(super) fn build(templates: &[Template], two_ids: bool) -> Jail<Vec<Image>> {
         None => bind_devices(&base.join("d/shared"))?,
     }
     let (system, links) = mount_system(base)?;
-    let images = templates
+    let mut images = templates
         .iter()
         .enumerate()
         .map(|(index, template)| mount_template(base, index, template, &system, &links))
         .collect::<Jail<Vec<_>>>()?;
+    for (image, _) in images.iter_mut().zip(templates).filter(|(_, template)| template.probes) {
+        // Without probes programs run all the same, and whoever asks for one is told why.
+        let equipped = lures::equip(base, image, two_ids);
+        image.unusable = equipped.err().map(|error| error.to_string());
+    }
     mount(
         "proc",
         base.join("proc"),
@@ -223,19 +228,14 @@ fn mount_template(
         make(path.parent().unwrap_or(&root))?;
         fs::write(path, &file.content).step_with(|| format!("write {}", file.path))?;
     }
-    let mut image = Image {
+    Ok(Image {
         skeleton,
         overlays,
         files: Vec::new(),
         unusable: None,
         command: template.command.clone(),
         environment: template.environment.clone(),
-    };
-    if template.probes {
-        // Without probes programs run all the same, and whoever asks for one is told why.
-        image.unusable = lures::equip(base, &root, &mut image).err().map(|error| error.to_string());
-    }
-    Ok(image)
+    })
 }
 
 fn copy_etc(root: &Path) -> Jail<()> {

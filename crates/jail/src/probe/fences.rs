@@ -16,9 +16,9 @@ use std::{
 
 use ampoule_core::{Crossing, Layer};
 use rustix::{
-    fs::{FallocateFlags, fallocate, inotify},
+    fs::{FallocateFlags, fallocate, inotify, statvfs},
     io::Errno,
-    process::{Pid, Resource, getpid, getrlimit, test_kill_process},
+    process::{Pid, getpid, test_kill_process},
     thread::{sched_getaffinity, sched_setaffinity},
 };
 
@@ -182,9 +182,10 @@ fn read_only_root(_: &Place) -> Result<Crossing, String> {
 /// Fills scratch space beyond its size.
 fn scratch_quota(_: &Place) -> Result<Crossing, String> {
     const MIB: u64 = 1 << 20;
-    // As large as the working directory is, a file may be.
-    let workspace = getrlimit(Resource::Fsize).current.unwrap_or(0);
-    let half = workspace / 2 + MIB;
+    let workspace =
+        statvfs("/workspace").map_err(|error| format!("look at /workspace: {error}"))?;
+    // More than a half, because a file may be as large as the whole and no larger.
+    let half = workspace.f_blocks * workspace.f_frsize / 2 + MIB;
     let sizes = [("/tmp", 51 * MIB), ("/dev/shm", 17 * MIB), ("/workspace", half)];
     for (directory, size) in sizes {
         let fill = |name: &str| -> io::Result<File> {
@@ -234,7 +235,7 @@ fn own_ids(_: &Place) -> Result<Crossing, String> {
         sched_getaffinity(None).map_err(|error| format!("ask for its processors: {error}"))?;
     match sched_setaffinity(Some(Pid::INIT), &processors) {
         Ok(()) => crossed("it has the id of the cell's first process"),
-        Err(error) => stopped(format!("the cell's first process has another id ({error})")),
+        Err(_) => stopped("the cell's first process has another id"),
     }
 }
 

@@ -12,10 +12,12 @@ use std::{
 use ampoule_core::Crossing;
 use serde::{Deserialize, Serialize};
 
-use super::{ARGUMENT, EXECUTABLE};
+use super::{ARGUMENT, EXECUTABLE, OUTSIDE};
 
-/// How long a probe keeps what it has taken, for whoever looks now and then.
-const HOLD: Duration = Duration::from_millis(500);
+/// How long a probe keeps what it has taken, for a watch that looks now and then.
+const HOLD: Duration = Duration::from_millis(100);
+/// What lies outside of a probe's child, which asks for nothing.
+pub(super) const ASLEEP: &str = "asleep";
 /// How long the processor is kept busy at most.
 const LONGEST: Duration = Duration::from_secs(5);
 
@@ -61,8 +63,12 @@ pub(super) fn try_to_exceed(meter: &MeterProbe) -> io::Result<Crossing> {
     Ok(Crossing::Crossed { how })
 }
 
-/// A process that is there and does nothing: another probe that waits for a request which never
-/// comes.
+/// A process that is there and does nothing.
 fn start_child() -> io::Result<Child> {
-    Command::new(EXECUTABLE).arg(ARGUMENT).stdin(io::pipe()?.0).spawn()
+    Command::new(EXECUTABLE).arg(ARGUMENT).env(OUTSIDE, ASLEEP).spawn()
+}
+
+/// The life of such a process.
+pub(super) fn sleep_long() {
+    sleep(LONGEST);
 }

@@ -91,6 +91,10 @@ pub fn fences() -> impl Iterator<Item = Layer> {
 pub(crate) fn run() -> Jail<()> {
     let alone = || JailError::new("find the sandbox around a probe", io::ErrorKind::NotFound);
     let outside = std::env::var(OUTSIDE).map_err(|_| alone())?;
+    if outside == meters::ASLEEP {
+        meters::sleep_long();
+        return Ok(());
+    }
     let outside: Outside =
         serde_json::from_str(&outside).map_err(io::Error::from).step("read what is outside")?;
     sys::write(RESULT_FD, &[READY])?;

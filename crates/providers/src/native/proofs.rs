@@ -133,11 +133,11 @@ impl Native {
                 (MeterProbe::Processes(64), Limits { processes: 8, memory: 256 * MIB, ..roomy })
             }
             LimitKind::Cpu => {
-                let cpu = Some(Duration::from_millis(200));
+                let cpu = Some(Duration::from_millis(100));
                 (MeterProbe::Time, Limits { cpu, ..roomy })
             }
             LimitKind::Time => {
-                (MeterProbe::Time, Limits { wall: Duration::from_millis(300), ..roomy })
+                (MeterProbe::Time, Limits { wall: Duration::from_millis(200), ..roomy })
             }
             LimitKind::Output | LimitKind::Disk => {
                 return Err(Error::new(ErrorKind::Unsupported, "try a meter", "it has no probe"));
