@@ -26,6 +26,11 @@ pub enum Crossing {
         /// Why.
         why: String,
     },
+    /// The probe looks through a layer that is missing here. That one's own line says so.
+    Unseen {
+        /// What is missing.
+        why: String,
+    },
     /// There is no such fence on this machine, and the isolation report of each run says so.
     Absent,
 }
@@ -44,7 +49,7 @@ impl FenceProof {
     /// What keeps this fence from being relied on; `None` if it held, or if nobody relies on it.
     pub fn problem(&self) -> Option<String> {
         match &self.crossing {
-            Crossing::Stopped { .. } | Crossing::Absent => None,
+            Crossing::Stopped { .. } | Crossing::Unseen { .. } | Crossing::Absent => None,
             Crossing::Crossed { how } => Some(format!("{} is not enforced: {how}", self.layer)),
             Crossing::Untried { why } => Some(format!("{} could not be tried: {why}", self.layer)),
         }
@@ -71,6 +76,7 @@ mod tests {
             |crossing| FenceProof { layer: Layer::Seccomp, crossing }.problem().unwrap_or_default();
         assert_eq!(problem(Crossing::Stopped { by: "EPERM".to_owned() }), "");
         assert_eq!(problem(Crossing::Absent), "");
+        assert_eq!(problem(Crossing::Unseen { why: "no /proc".to_owned() }), "");
         assert_eq!(
             problem(Crossing::Crossed { how: "x".to_owned() }),
             "seccomp is not enforced: x"

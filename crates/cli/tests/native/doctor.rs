@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::TcpListener,
+    os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -69,7 +70,7 @@ pub(crate) fn add(suite: &mut Suite) {
     suite.test("doctor::an_ordinary_user_is_told_what_holds", || {
         let program = Shared::new()?;
         let groups = DelegatedGroups::new()?;
-        let (shown, report) = told(groups.command(&program.0).args(["doctor", "--json"]))?;
+        let (shown, report) = told(groups.command(&program.path()).args(["doctor", "--json"]))?;
         assert_eq!(shown.code, 0, "{shown:?}");
         for layer in ampoule_jail::probed_fences() {
             let expected = if layer == Layer::OwnIds { "absent" } else { "stopped" };
@@ -83,7 +84,7 @@ pub(crate) fn add(suite: &mut Suite) {
         let program = Shared::new()?;
         let groups = DelegatedGroups::new()?;
         for layer in ampoule_jail::probed_fences().filter(|layer| *layer != Layer::OwnIds) {
-            let mut command = groups.command(&program.0);
+            let mut command = groups.command(&program.path());
             command.args(["doctor", "--json", "--without", layer.as_str()]);
             let (shown, report) = told(&mut command)?;
             assert_eq!(shown.code, 5, "{shown:?}");
@@ -113,6 +114,16 @@ pub(crate) fn add(suite: &mut Suite) {
         assert_ne!(check(&report, "python"), Value::Null);
         Ok(())
     });
+    suite.test("doctor::an_executable_that_programs_may_not_execute_is_said", || {
+        let program = Shared::new()?;
+        fs::set_permissions(program.path(), fs::Permissions::from_mode(0o700))?;
+        let (shown, report) = told(Command::new(program.path()).args(["doctor", "--json"]))?;
+        assert_eq!(shown.code, 5, "{shown:?}");
+        let sandbox = check(&report, "sandbox");
+        let fix = format!("`chmod o+rx {}`", program.path().display());
+        assert_eq!((&sandbox["status"], &sandbox["fix"]), (&json!("failed"), &json!(fix)));
+        Ok(())
+    });
     suite.test("doctor::an_address_that_is_taken_is_a_failure_unless_it_is_ours", || {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let taken = listener.local_addr()?.to_string();
@@ -137,6 +148,12 @@ pub(crate) fn add(suite: &mut Suite) {
             let (status, answer) = service.post(body.as_bytes())?;
             assert_eq!(status, 422, "{answer}");
         }
+        Ok(())
+    });
+    suite.test("doctor::a_probe_without_a_sandbox_around_it_tries_nothing", || {
+        let shown = done(ampoule().arg("__probe"));
+        assert_eq!((shown.code, shown.stdout.as_str()), (1, ""), "{shown:?}");
+        assert!(shown.stderr.contains("find the sandbox around a probe"), "{shown:?}");
         Ok(())
     });
     suite.test("doctor::nothing_but_doctor_leaves_a_layer_out", || {
@@ -172,19 +189,18 @@ fn check(report: &Value, name: &str) -> Value {
 }
 
 /// The command where a stranger may execute it.
-struct Shared(PathBuf);
+struct Shared(tempfile::TempDir);
 
 impl Shared {
     fn new() -> Result<Self, Failure> {
-        let path = std::env::temp_dir().join(unique_word());
-        fs::copy(env!("CARGO_BIN_EXE_ampoule"), &path)?;
-        Ok(Self(path))
+        let directory = tempfile::tempdir()?;
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
+        fs::copy(env!("CARGO_BIN_EXE_ampoule"), directory.path().join("ampoule"))?;
+        Ok(Self(directory))
     }
-}
 
-impl Drop for Shared {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+    fn path(&self) -> PathBuf {
+        self.0.path().join("ampoule")
     }
 }
 
@@ -199,7 +215,7 @@ impl DelegatedGroups {
         for own in found.groups.iter().filter(|_| found.version == 1) {
             let path = own.path.join(unique_word());
             fs::create_dir(&path)?;
-            std::os::unix::fs::chown(&path, Some(STRANGER), Some(STRANGER))?;
+            chown(&path, Some(STRANGER), Some(STRANGER))?;
             made.0.push(path);
         }
         Ok(made)

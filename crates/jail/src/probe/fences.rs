@@ -71,6 +71,11 @@ fn crossed(how: impl Into<String>) -> Result<Crossing, String> {
     Ok(Crossing::Crossed { how: how.into() })
 }
 
+/// Nothing but `/proc` shows what this probe is after.
+fn unseen() -> Result<Crossing, String> {
+    Ok(Crossing::Unseen { why: "there is no /proc to see it by".to_owned() })
+}
+
 /// Looks whether one of our namespaces is the launcher's; `None` where `/proc` does not tell.
 fn is_the_launchers(place: &Place, name: &str) -> Option<bool> {
     let own = fs::metadata(format!("/proc/self/ns/{name}")).ok()?.ino();
@@ -136,7 +141,7 @@ fn ipc_namespace(place: &Place) -> Result<Crossing, String> {
     match is_the_launchers(place, "ipc") {
         Some(true) => crossed("its IPC namespace is the launcher's"),
         Some(false) => stopped("its IPC namespace is its own"),
-        None => Err("there is no /proc to tell".to_owned()),
+        None => unseen(),
     }
 }
 
@@ -152,7 +157,7 @@ fn uts_namespace(place: &Place) -> Result<Crossing, String> {
 /// Looks for the name of its own control group as it is outside.
 fn cgroup_namespace(place: &Place) -> Result<Crossing, String> {
     let Some(is_the_launchers) = is_the_launchers(place, "cgroup") else {
-        return Err("there is no /proc to tell".to_owned());
+        return unseen();
     };
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let outer = groups.lines().find(|line| !line.ends_with(":/"));
@@ -308,5 +313,19 @@ fn rlimits(_: &Place) -> Result<Crossing, String> {
     match copies.len() {
         count if count >= PROMISED => crossed(format!("it opened {count} descriptors")),
         count => stopped(format!("EMFILE after {count} descriptors")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_layer_but_the_meters_has_one_probe() {
+        let meters = [Layer::Cgroup, Layer::CpuMeter, Layer::SwapMeter];
+        for layer in Layer::ALL {
+            let probes = FENCES.iter().filter(|(fence, _)| fence == layer).count();
+            assert_eq!(probes, usize::from(!meters.contains(layer)), "{layer}");
+        }
     }
 }

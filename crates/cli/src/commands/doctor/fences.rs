@@ -80,6 +80,7 @@ fn fence(proof: &FenceProof) -> Check {
             let (detail, fix) = why.split_once("; hint: ").unwrap_or((why, "see the lines above"));
             Check::failed(FENCES, name, format!("not tried: {detail}"), fix)
         }
+        Crossing::Unseen { why } => Check::warning(FENCES, name, why, "see `proc`"),
         Crossing::Absent => {
             let (detail, fix) = match proof.layer {
                 Layer::OwnIds => ("all runs have this user's one id", "start as root"),
