@@ -169,8 +169,12 @@ mod tests {
         let answering = thread::spawn(move || {
             for body in [r#"{"status":"ok"}"#, "<html>"] {
                 let (mut stream, _) = listener.accept().unwrap();
-                let mut asked = [0; 16];
-                stream.read_exact(&mut asked).unwrap();
+                let mut asked = Vec::new();
+                while !asked.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    stream.read_exact(&mut byte).unwrap();
+                    asked.extend(byte);
+                }
                 write!(stream, "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{body}").unwrap();
             }
         });

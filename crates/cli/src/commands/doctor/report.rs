@@ -210,7 +210,7 @@ mod tests {
         let checks = vec![
             Check::ok("kernel", "release", "6.1 x86_64"),
             Check::warning("machine", "swap", "swap is on", "turn it off"),
-            Check::failed("kernel", "landlock", "word ".repeat(20), "boot another kernel"),
+            Check::failed("kernel", "landlock", "word ".repeat(20).trim(), "boot another kernel"),
         ];
         Report { checks, ..Report::default() }
     }
