@@ -176,7 +176,10 @@ fn read_only_root(_: &Place) -> Result<Crossing, String> {
         match fs::create_dir(&path) {
             Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {}
             Err(error) => {
-                return crossed(format!("the mount of `{parent}` takes writes, if only: {error}"));
+                let kind = error.kind();
+                return crossed(format!(
+                    "the mount of `{parent}` takes writes ({kind} came after)"
+                ));
             }
             Ok(()) => return crossed(format!("it made a directory in `{parent}`")),
         }

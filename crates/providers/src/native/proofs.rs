@@ -8,8 +8,8 @@ use std::{
 
 use ampoule_core::{
     Arguments, CancellationToken, Code, Collector, Crossing, Error, ErrorKind, ExecuteRequest,
-    ExecutionId, ExecutionResult, FenceProof, Language, LimitKind, Limits, Meters, NetworkPolicy,
-    Outcome, Result, Sandbox as _, SelfTest, StopReason, Usage,
+    ExecutionId, ExecutionResult, FenceProof, IsolationReport, Language, Layer, LimitKind, Limits,
+    Meters, NetworkPolicy, Outcome, Result, Sandbox as _, SelfTest, StopReason, Usage,
 };
 use ampoule_jail::{MeterProbe, ProbeRequest, probed_fences};
 use async_trait::async_trait;
@@ -57,6 +57,8 @@ impl MeterProof {
 pub(super) struct Proofs {
     /// The template of the probes, if there is one.
     template: Option<TemplateInfo>,
+    /// The layers that a test leaves out.
+    without: Vec<Layer>,
     /// The proofs, and the launcher that they are about.
     proved: Mutex<(Weak<Link>, Vec<FenceProof>)>,
 }
@@ -67,7 +69,14 @@ impl Proofs {
         let index = u32::try_from(config.runtimes.len()).unwrap_or(u32::MAX);
         let traits = RuntimeTraits { heap_aborts: false, probes: Vec::new() };
         let template = config.probes.as_ref().map(|_| TemplateInfo { index, traits });
-        Self { template, proved: Mutex::default() }
+        let without = config.probes.iter().flat_map(|probes| probes.without.clone()).collect();
+        Self { template, without, proved: Mutex::default() }
+    }
+
+    /// Says of a sandbox what a test leaves out.
+    pub(super) fn leave_out(&self, isolation: &mut IsolationReport) {
+        isolation.enforced.retain(|layer| !self.without.contains(layer));
+        isolation.missing.extend(&self.without);
     }
 }
 
@@ -121,6 +130,11 @@ impl SelfTest for Native {
 }
 
 impl Native {
+    /// Says which layers no sandbox has on this machine.
+    pub async fn missing(&self) -> Result<Vec<Layer>> {
+        Ok(isolation_report(&*self.link().await?, NetworkPolicy::None).missing)
+    }
+
     /// Tries to use more than `limit` allows, in a sandbox with small limits.
     ///
     /// Of [`METERS`]; others are [`ErrorKind::Unsupported`].

@@ -32,6 +32,7 @@ async fn try_with(native: Native, report: &mut Report) -> Result<()> {
         Some(why) => report.checks.push(no_sandbox(why)),
         None => report.checks.extend(report.probes.iter().map(fence)),
     }
+    report.checks.extend(native.missing().await?.into_iter().filter_map(missing_meter));
     // One after another, so that none takes the time of another.
     for limit in METERS {
         match native.try_meter(limit).await {
@@ -89,6 +90,19 @@ fn fence(proof: &FenceProof) -> Check {
             Check::warning(FENCES, name, detail, fix)
         }
     }
+}
+
+/// What is not counted here; the other layers have a probe and a line of their own.
+fn missing_meter(layer: Layer) -> Option<Check> {
+    let (detail, fix) = match layer {
+        Layer::Cgroup => {
+            ("no control group: limits are watched from outside", "see `control groups`")
+        }
+        Layer::CpuMeter => ("nothing bounds the share of a processor", "see `control groups`"),
+        Layer::SwapMeter => ("memory that is swapped out does not count", "`swapoff -a`"),
+        _ => return None,
+    };
+    Some(Check::warning(METER, layer.as_str(), detail, fix))
 }
 
 fn meter(proof: &MeterProof) -> Check {
