@@ -115,7 +115,8 @@ pub(crate) fn for_probes(without: Vec<Layer>) -> NativeConfig {
         max_wall: MAX_WALL,
         max_memory: MAX_MEMORY,
         id_base: NativeConfig::DEFAULT_ID_BASE,
-        allow_missing: Vec::new(),
+        // What is missing is told, and what is there is tried all the same.
+        allow_missing: Layer::WAIVABLE.to_vec(),
         probes: Some(Probes { without }),
     }
 }

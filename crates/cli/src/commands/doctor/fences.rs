@@ -9,30 +9,36 @@ use crate::{exit::Failure, provider};
 const FENCES: &str = "fences";
 const METER: &str = "meters";
 
-/// Tries every fence, with these layers left out, and every meter. Where no sandbox can be built
-/// that is what is told.
-pub(super) fn try_all(without: &[Layer], report: &mut Report) -> std::result::Result<(), Failure> {
+/// Tries every fence, with the layers `without` left out, and every meter; `given_up` are those that
+/// the operator does without. Where no sandbox can be built that is what is told.
+pub(super) fn try_all(
+    without: &[Layer],
+    given_up: &[Layer],
+    report: &mut Report,
+) -> std::result::Result<(), Failure> {
     let config = provider::for_probes(without.to_vec());
     let keeper = Native::spawn(&config);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::platform(format!("failed to start the runtime: {error}")))?;
-    let tried = runtime
-        .block_on(async { try_with(Native::connect(keeper?, &config).await?, report).await });
+    let tried = runtime.block_on(async {
+        try_with(Native::connect(keeper?, &config).await?, given_up, report).await
+    });
     if let Err(error) = tried {
         report.checks.push(no_sandbox(&error.chain()));
     }
     Ok(())
 }
 
-async fn try_with(native: Native, report: &mut Report) -> Result<()> {
+async fn try_with(native: Native, given_up: &[Layer], report: &mut Report) -> Result<()> {
     report.probes = native.prove().await;
     match the_same_hurdle(&report.probes) {
         Some(why) => report.checks.push(no_sandbox(why)),
-        None => report.checks.extend(report.probes.iter().map(fence)),
+        None => report.checks.extend(report.probes.iter().map(|proof| fence(proof, given_up))),
     }
-    report.checks.extend(native.missing().await?.into_iter().filter_map(missing_meter));
+    let missing = native.missing().await?;
+    report.checks.extend(missing.into_iter().filter_map(|layer| missing_meter(layer, given_up)));
     // One after another, so that none takes the time of another.
     for limit in METERS {
         match native.try_meter(limit).await {
@@ -67,7 +73,7 @@ fn no_sandbox(text: &str) -> Check {
     Check::failed(FENCES, "sandbox", format!("no fence was tried: {detail}"), fix)
 }
 
-fn fence(proof: &FenceProof) -> Check {
+fn fence(proof: &FenceProof, given_up: &[Layer]) -> Check {
     let name = proof.layer.as_str();
     match &proof.crossing {
         Crossing::Stopped { by } => Check::ok(FENCES, name, by),
@@ -82,27 +88,32 @@ fn fence(proof: &FenceProof) -> Check {
             Check::failed(FENCES, name, format!("not tried: {detail}"), fix)
         }
         Crossing::Unseen { why } => Check::warning(FENCES, name, why, "see `proc`"),
-        Crossing::Absent => {
-            let (detail, fix) = match proof.layer {
-                Layer::OwnIds => ("all runs have this user's one id", "start as root"),
-                _ => ("given up on this machine, and every answer says so", "see the lines above"),
-            };
-            Check::warning(FENCES, name, detail, fix)
+        Crossing::Absent if proof.layer == Layer::OwnIds => {
+            Check::warning(FENCES, name, "all runs have this user's one id", "start as root")
         }
+        Crossing::Absent => missing(FENCES, proof.layer, "this machine has none", given_up),
     }
 }
 
+/// Says that a layer is missing: a service refuses to start, unless the operator has given it up.
+fn missing(section: &'static str, layer: Layer, what: &str, given_up: &[Layer]) -> Check {
+    let name = layer.as_str();
+    if given_up.contains(&layer) || !Layer::WAIVABLE.contains(&layer) {
+        return Check::warning(section, name, what, "see the lines above");
+    }
+    let fix = format!("see the lines above, or give it up: `allow_missing = [\"{name}\"]`");
+    Check::failed(section, name, what, fix)
+}
+
 /// What is not counted here; the other layers have a probe and a line of their own.
-fn missing_meter(layer: Layer) -> Option<Check> {
-    let (detail, fix) = match layer {
-        Layer::Cgroup => {
-            ("no control group: limits are watched from outside", "see `control groups`")
-        }
-        Layer::CpuMeter => ("nothing bounds the share of a processor", "see `control groups`"),
-        Layer::SwapMeter => ("memory that is swapped out does not count", "`swapoff -a`"),
+fn missing_meter(layer: Layer, given_up: &[Layer]) -> Option<Check> {
+    let what = match layer {
+        Layer::Cgroup => "no control group: limits are watched from outside",
+        Layer::CpuMeter => "nothing bounds the share of a processor",
+        Layer::SwapMeter => "memory that is swapped out does not count",
         _ => return None,
     };
-    Some(Check::warning(METER, layer.as_str(), detail, fix))
+    Some(missing(METER, layer, what, given_up))
 }
 
 fn meter(proof: &MeterProof) -> Check {
@@ -131,5 +142,45 @@ fn row(proof: &MeterProof) -> MeterRow {
         cpu_us: proof.usage.cpu_us,
         memory_peak: proof.usage.memory_peak,
         processes_peak: proof.usage.processes_peak,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::doctor::report::Status;
+
+    fn proof(layer: Layer, crossing: Crossing) -> FenceProof {
+        FenceProof { layer, crossing }
+    }
+
+    fn untried(why: &str) -> Crossing {
+        Crossing::Untried { why: why.to_owned() }
+    }
+
+    #[test]
+    fn a_missing_layer_is_a_failure_unless_it_is_given_up() {
+        let status =
+            |layer, given_up: &[Layer]| fence(&proof(layer, Crossing::Absent), given_up).status;
+        assert_eq!(status(Layer::Landlock, &[]), Status::Failed);
+        assert_eq!(status(Layer::Landlock, &[Layer::Landlock]), Status::Warning);
+        assert_eq!(status(Layer::OwnIds, &[]), Status::Warning);
+        let cgroup = |given_up: &[Layer]| missing_meter(Layer::Cgroup, given_up).unwrap().status;
+        assert_eq!(cgroup(&[]), Status::Failed);
+        assert_eq!(cgroup(&[Layer::Cgroup]), Status::Warning);
+        assert_eq!(missing_meter(Layer::CpuMeter, &[]).unwrap().status, Status::Warning);
+        assert_eq!(missing_meter(Layer::OwnIds, &[]), None);
+    }
+
+    #[test]
+    fn one_hurdle_for_all_is_told_once_with_its_fix() {
+        let held = Crossing::Stopped { by: "EPERM".to_owned() };
+        let all = [proof(Layer::Proc, untried("x")), proof(Layer::Seccomp, untried("x"))];
+        assert_eq!(the_same_hurdle(&all), Some("x"));
+        let some = [proof(Layer::Proc, untried("x")), proof(Layer::Seccomp, held)];
+        assert_eq!(the_same_hurdle(&some), None);
+        let check = no_sandbox("it is off; hint: turn it on");
+        assert_eq!(check.detail, "no fence was tried: it is off");
+        assert_eq!(check.fix.as_deref(), Some("turn it on"));
     }
 }

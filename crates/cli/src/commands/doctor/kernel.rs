@@ -10,7 +10,7 @@ const OLDEST: (u32, u32) = (5, 15);
 
 /// Looks at the kernel's own tables.
 pub(super) fn checks() -> Vec<Check> {
-    let is_root = ampoule_jail::is_root();
+    let is_root = rustix::process::geteuid().is_root();
     let mut checks = vec![
         release(&read("/proc/sys/kernel/osrelease").unwrap_or_default()),
         landlock(ampoule_jail::landlock_abi()),

@@ -27,7 +27,7 @@ pub(super) fn checks() -> Vec<Check> {
 }
 
 fn user() -> Check {
-    if ampoule_jail::is_root() {
+    if rustix::process::geteuid().is_root() {
         return Check::ok(SECTION, "user", "root: each run gets host ids of its own");
     }
     Check::ok(SECTION, "user", "an ordinary one: all runs have this user's id")
