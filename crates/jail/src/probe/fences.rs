@@ -9,7 +9,10 @@ use std::{
     fs::{self, File, OpenOptions},
     io,
     net::{Ipv4Addr, TcpListener, TcpStream},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::{
+        fd::AsRawFd as _,
+        unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    },
     path::Path,
     time::Duration,
 };
@@ -296,7 +299,6 @@ fn landlock(_: &Place) -> Result<Crossing, String> {
     const RNDGETENTCNT: u32 = 0x8004_5200;
     let device = File::open("/dev/random").map_err(|error| format!("open /dev/random: {error}"))?;
     let mut count = 0_i32;
-    use std::os::fd::AsRawFd as _;
     // SAFETY: RNDGETENTCNT writes one int, for which `count` is a place.
     let asked = unsafe { sys::ioctl(device.as_raw_fd(), RNDGETENTCNT, (&raw mut count).cast()) };
     match asked.map_err(|fault| Errno::from_raw_os_error(fault.errno)) {

@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         });
     }
     lifecycle::add_controls(&mut suite, &rig);
+    proofs::add_control(&mut suite, &tried);
     verdicts::add(&mut suite, &rig);
     containment::add(&mut suite, &rig);
     lifecycle::add(&mut suite, &rig);
