@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use ampoule_core::Layer;
 use clap::{Args, Parser, Subcommand};
 
 use crate::{config::Layers, exit::ExitCode};
@@ -27,7 +28,8 @@ pub(crate) enum Command {
     Serve(ServeArguments),
     /// Shows and prepares the interpreters and packages that programs find
     Runtimes(RuntimesArguments),
-    /// Looks for what is wrong on this machine
+    /// Says what works on this machine, what does not, and the fix
+    #[command(after_help = ExitCode::help())]
     Doctor(DoctorArguments),
     /// Shows the configuration in effect, with the source of each value and without secrets
     Config(ConfigArguments),
@@ -158,7 +160,8 @@ impl Arguments {
             Command::Config(config) => {
                 config.run.flags().into_iter().chain(config.serve.flags()).collect()
             }
-            Command::Runtimes(_) | Command::Doctor(_) => Vec::new(),
+            Command::Doctor(doctor) => vec![("--listen", &doctor.listen)],
+            Command::Runtimes(_) => Vec::new(),
         };
         let given = flags.into_iter().filter_map(|(flag, value)| Some((flag, value.clone()?)));
         Layers { file: self.config.clone(), flags: given.collect() }
@@ -204,9 +207,27 @@ pub(crate) enum RuntimesCommand {
 
 #[derive(Args, Debug)]
 pub(crate) struct DoctorArguments {
-    /// Lists processes, mounts and control groups that nobody owns any more
-    #[arg(long, required = true)]
+    /// Lists processes, mounts and control groups that nobody owns any more, and nothing else
+    #[arg(long)]
     pub(crate) leaks: bool,
+    /// Prints one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The address that a service is to listen on [default: as configured]
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<String>,
+    /// A test switch: tries the fences with this layer left out, to see its probe get through
+    #[arg(long, hide = true, value_name = "LAYER", value_parser = parse_layer)]
+    pub(crate) without: Vec<Layer>,
+}
+
+/// A layer that a probe tries.
+fn parse_layer(text: &str) -> Result<Layer, String> {
+    let named = ampoule_jail::probed_fences().find(|layer| layer.as_str() == text);
+    named.ok_or_else(|| {
+        let known: Vec<&str> = ampoule_jail::probed_fences().map(Layer::as_str).collect();
+        format!("it is no layer with a probe; hint: {}", known.join(", "))
+    })
 }
 
 #[cfg(test)]

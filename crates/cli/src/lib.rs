@@ -46,7 +46,7 @@ pub fn main() -> ExitCode {
         Command::Serve(_) => commands::serve::serve(&layers),
         Command::Runtimes(runtimes) => commands::runtimes::runtimes(runtimes, &layers),
         Command::Config(config) => commands::config::config(&config, &layers),
-        Command::Doctor(doctor) => commands::doctor::doctor(&doctor),
+        Command::Doctor(doctor) => commands::doctor::doctor(&doctor, &layers),
     };
     done.unwrap_or_else(|failure| {
         output::note(&failure.message);

@@ -9,11 +9,11 @@
 
 use std::{num::NonZeroUsize, path::Path, sync::Arc};
 
-use ampoule_core::{Language, Provider};
+use ampoule_core::{Language, Layer, Provider, SelfTest};
 use ampoule_jail::Keeper;
 use ampoule_providers::{
     memory::Memory,
-    native::{Native, NativeConfig, NativeRuntime},
+    native::{Native, NativeConfig, NativeRuntime, Probes},
     runtimes::Catalogue,
 };
 use tracing::warn;
@@ -35,8 +35,18 @@ pub(crate) struct Needs {
     pub(crate) concurrency: NonZeroUsize,
     /// The only language that is asked for, if there is only one.
     pub(crate) only: Option<Language>,
+    /// Whether the fences are to be tried.
+    pub(crate) probes: bool,
     /// Whether this process does nothing more that needs the rights it was started with.
     pub(crate) gives_up_rights: bool,
+}
+
+/// A back-end that can be used.
+#[derive(Clone, Debug)]
+pub(crate) struct Connected {
+    pub(crate) provider: Arc<dyn Provider>,
+    /// What tries its fences, where it can and is to.
+    pub(crate) self_test: Option<Arc<dyn SelfTest>>,
 }
 
 /// A back-end of which the first phase is done.
@@ -69,6 +79,7 @@ impl Prepared {
             max_memory: config.manager.bounds.memory,
             id_base: config.id_base,
             allow_missing: config.allow_missing.clone(),
+            probes: needs.probes.then(Probes::default),
         };
         let keeper = Native::spawn(&config)?;
         if needs.gives_up_rights {
@@ -79,11 +90,32 @@ impl Prepared {
     }
 
     /// The second phase, inside the runtime.
-    pub(crate) async fn connect(self) -> Result<Arc<dyn Provider>, Failure> {
+    pub(crate) async fn connect(self) -> Result<Connected, Failure> {
         match self {
-            Self::Native(keeper, config) => Ok(Arc::new(Native::connect(keeper, &config).await?)),
-            Self::Memory => Ok(Arc::new(Memory::default())),
+            Self::Native(keeper, config) => {
+                let native = Arc::new(Native::connect(keeper, &config).await?);
+                let self_test: Arc<dyn SelfTest> = native.clone();
+                let self_test = config.probes.map(|_| self_test);
+                Ok(Connected { provider: native, self_test })
+            }
+            Self::Memory => {
+                Ok(Connected { provider: Arc::new(Memory::default()), self_test: None })
+            }
         }
+    }
+}
+
+/// A native provider that runs probes and nothing else: no interpreter is needed.
+pub(crate) fn for_probes(config: &Config, without: Vec<Layer>) -> NativeConfig {
+    NativeConfig {
+        runtimes: Vec::new(),
+        slots: 0,
+        max_wall: config.manager.bounds.wall,
+        max_memory: config.manager.bounds.memory,
+        id_base: config.id_base,
+        // What is missing is told, and what is there is tried all the same.
+        allow_missing: Layer::WAIVABLE.to_vec(),
+        probes: Some(Probes { without }),
     }
 }
 

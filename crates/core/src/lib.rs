@@ -16,6 +16,7 @@ mod language;
 mod layer;
 mod limits;
 mod program_error;
+mod proof;
 mod provider;
 mod request;
 mod result;
@@ -43,6 +44,7 @@ pub use limits::{
     parse_bytes, parse_cpus, parse_duration,
 };
 pub use program_error::ProgramError;
+pub use proof::{Crossing, FenceProof, SelfTest};
 pub use provider::{Provider, ProviderExt, Sandbox};
 pub use request::{
     Arguments, ArgumentsError, Code, CodeError, ExecuteRequest, MAX_JSON_DEPTH, SandboxSpec,

@@ -113,6 +113,16 @@ impl Hierarchies {
         Ok(Self { version, own, v2_mount })
     }
 
+    /// 1, 2, or 0 for none that could be used.
+    pub(crate) fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// Our own group in each hierarchy, with the controllers that it has.
+    pub(crate) fn own(&self) -> impl Iterator<Item = (&Path, &[String])> {
+        self.own.iter().map(|(path, controllers)| (path.as_path(), controllers.as_slice()))
+    }
+
     /// The directories that hold our own base groups, for finding what was left.
     pub(crate) fn directories(&self) -> impl Iterator<Item = &Path> {
         self.own.iter().map(|(path, _)| path.as_path())

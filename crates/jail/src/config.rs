@@ -19,6 +19,10 @@ pub struct LauncherConfig {
     pub policy: String,
     /// What may be missing on this machine: the operator gave it up.
     pub allow_missing: Vec<Layer>,
+    /// A test switch: layers that are left out, so that a probe can be seen to get through. Only
+    /// `doctor` and tests set it.
+    #[serde(default)]
+    pub without: Vec<Layer>,
 }
 
 /// Ranges of host ids begin at multiples of this beyond the manager's own id.
@@ -43,6 +47,10 @@ pub struct Template {
     pub name: String,
     /// Host directories that the program sees, read-only.
     pub trees: Vec<Tree>,
+    /// Whether sandboxes of it run our own probes: this very executable is shown, and the
+    /// launcher's namespaces hold what a probe tries to get at.
+    #[serde(default)]
+    pub probes: bool,
     /// Small files written into its root.
     pub files: Vec<SkeletonFile>,
     /// Symbolic links in its root: where, and to what.

@@ -39,10 +39,12 @@ mod identity;
 mod keeper;
 mod launcher;
 mod leaks;
+mod probe;
 mod protocol;
 mod rights;
 mod scope;
 pub mod seccomp;
+mod survey;
 #[path = "inside/sys.rs"]
 mod sys;
 mod wire;
@@ -52,17 +54,23 @@ pub use config::{LauncherConfig, SkeletonFile, Template, Tree};
 pub use error::JailError;
 pub use hurdles::{Hurdle, Machine};
 pub use leaks::{Leak, leaks};
+pub use probe::{
+    ARGUMENT as PROBE_ARGUMENT, Asked as ProbeRequest, EXECUTABLE as PROBE_EXECUTABLE, MeterProbe,
+    fences as probed_fences,
+};
 pub use protocol::{
     CellLimits, Command, Conditions, Counters, FileNote, KernelMeters, Malformed, Report,
     WaitStatus,
 };
+pub use survey::{ControlGroups, OwnGroup, control_groups, landlock_abi};
 
 /// The code that is loaded into an interpreter, as built beside this crate.
 pub const INSIDE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/ampoule_inside.so"));
 
-/// Becomes a keeper or a launcher if this process was started as one, and then never returns.
+/// Becomes a keeper, a launcher or a probe if this process was started as one, and then never
+/// returns.
 ///
-/// The first line of `main` in every program that uses [`Keeper`]: both are this very executable,
+/// The first line of `main` in every program that uses [`Keeper`]: all are this very executable,
 /// started again with a hidden argument.
 pub fn entry() {
     let mut arguments = std::env::args_os().skip(1);
@@ -70,9 +78,13 @@ pub fn entry() {
     let outcome = match argument.to_str() {
         Some(keeper::ARGUMENT) => keeper::run(),
         Some(handover::LAUNCHER_ARGUMENT) => launcher::run(),
+        Some(probe::ARGUMENT) => probe::run(),
         _ => return,
     };
-    // What went wrong the manager has been told over its socket; a manager that is gone has nobody
-    // to tell.
+    if let (Err(error), Some(probe::ARGUMENT)) = (&outcome, argument.to_str()) {
+        // Standard error is all that a probe has beside its answer. The others have told the
+        // manager over their sockets; a manager that is gone has nobody to tell.
+        let _ = sys::write(2, format!("ampoule: {error}\n").as_bytes());
+    }
     sys::exit(i32::from(outcome.is_err()))
 }

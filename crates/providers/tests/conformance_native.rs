@@ -2,6 +2,7 @@
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
+use ampoule_core::Layer;
 use ampoule_providers::{
     native::{Native, NativeConfig, NativeRuntime},
     runtimes::{Catalogue, default_data_dir},
@@ -38,7 +39,9 @@ fn main() -> ExitCode {
         max_wall: Duration::from_secs(60),
         max_memory: 1 << 30,
         id_base: NativeConfig::DEFAULT_ID_BASE,
-        allow_missing: Vec::new(),
+        // An ordinary user may have none, and then the watch has to do.
+        allow_missing: vec![Layer::Cgroup],
+        probes: None,
     };
     let keeper = Native::spawn(&config).unwrap();
     let runtime = Runtime::new().unwrap();

@@ -1,17 +1,23 @@
 //! Readiness: real runs that prove that every language works.
 //!
 //! ```text
-//! pending --provider healthy--> running each language --all succeeded--> ready
+//! pending --provider healthy, fences held--> running each language --all succeeded--> ready
 //!    ^  \-- failed: try again after a pause --/                            |
 //!    \------------------------- the provider is no longer healthy --------/
 //! ```
 //!
 //! One background task moves it; `/readyz` only looks.
 
-use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Mutex, time::Duration};
+use std::{
+    collections::BTreeMap,
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use ampoule_core::{
-    Arguments, CancellationToken, Code, ExecuteRequest, Language, NetworkPolicy, Result,
+    Arguments, CancellationToken, Code, ExecuteRequest, FenceProof, Language, NetworkPolicy,
+    Result, SelfTest,
 };
 use ampoule_manager::{Manager, new_execution_id, summary};
 use futures_util::FutureExt;
@@ -24,6 +30,7 @@ use crate::ServerConfig;
 const HEALTH_INTERVAL: Duration = Duration::from_secs(15);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const PROVIDER: &str = "provider";
+const FENCES: &str = "fences";
 
 /// Something that is not ready yet.
 #[derive(Clone, Debug, Serialize)]
@@ -36,13 +43,16 @@ pub(crate) struct NotReady {
 #[derive(Debug)]
 pub(crate) struct Readiness {
     missing: Mutex<BTreeMap<String, String>>,
+    /// Tries the provider's fences, where the provider can.
+    self_test: Option<Arc<dyn SelfTest>>,
 }
 
 impl Readiness {
-    pub(crate) fn new(config: &ServerConfig) -> Self {
+    pub(crate) fn new(config: &ServerConfig, self_test: Option<Arc<dyn SelfTest>>) -> Self {
         let names = config.languages.canonical().map(Language::as_str);
-        let readiness = Self { missing: Mutex::default() };
-        for name in names.chain([PROVIDER]) {
+        let fences = self_test.is_some().then_some(FENCES);
+        let readiness = Self { missing: Mutex::default(), self_test };
+        for name in names.chain([PROVIDER]).chain(fences) {
             readiness.set(name, Some("not tried yet"));
         }
         readiness
@@ -107,7 +117,7 @@ impl Readiness {
             return false;
         }
         self.set(PROVIDER, None);
-        let mut all = true;
+        let mut all = self.try_fences().await;
         for language in config.languages.canonical() {
             let name = language.as_str();
             if self.is_ready(name) {
@@ -125,6 +135,27 @@ impl Readiness {
             self.set(name, problem.as_deref());
         }
         all
+    }
+}
+
+impl Readiness {
+    /// Tries the fences; says whether all held. Of the same processes the proofs are kept, so that
+    /// asking often costs nothing.
+    async fn try_fences(&self) -> bool {
+        let Some(self_test) = &self.self_test else { return true };
+        let proofs = self_test.prove().await;
+        let problems: Vec<String> = proofs.iter().filter_map(FenceProof::problem).collect();
+        if problems.is_empty() {
+            if !self.is_ready(FENCES) {
+                info!(tried = proofs.len(), "the fences held");
+            }
+            self.set(FENCES, None);
+            return true;
+        }
+        let reason = problems.join("; ");
+        error!(reason, "a fence is not to be relied on");
+        self.set(FENCES, Some(&reason));
+        false
     }
 }
 

@@ -7,6 +7,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use ampoule_core::SelfTest;
 use ampoule_manager::Manager;
 use axum::Router;
 use hyper::{
@@ -42,7 +43,16 @@ pub struct Server {
 impl Server {
     /// A service over `manager`.
     pub fn new(manager: Manager, config: ServerConfig) -> Self {
-        let readiness = Arc::new(Readiness::new(&config));
+        Self::with_self_test(manager, config, None)
+    }
+
+    /// The same, ready only when the provider's fences have been tried and have held.
+    pub fn with_self_test(
+        manager: Manager,
+        config: ServerConfig,
+        self_test: Option<Arc<dyn SelfTest>>,
+    ) -> Self {
+        let readiness = Arc::new(Readiness::new(&config, self_test));
         let access = Arc::new(Access::new(&config));
         Self { app: App { manager, config: Arc::new(config), readiness, access } }
     }

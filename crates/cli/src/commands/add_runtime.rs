@@ -75,6 +75,7 @@ fn check(config: &Config, folder: &RuntimeFolder) -> Result<(), Failure> {
         concurrency: NonZeroUsize::MIN,
         only: Some(folder.language().clone()),
         // The data directory is written afterwards, and another id may not.
+        probes: false,
         gives_up_rights: false,
     };
     let prepared = Prepared::new(config, &Catalogue::only(folder.clone()), &needs)?;
@@ -83,7 +84,7 @@ fn check(config: &Config, folder: &RuntimeFolder) -> Result<(), Failure> {
         .build()
         .map_err(|error| Failure::platform(format!("failed to start the runtime: {error}")))?;
     runtime.block_on(async {
-        let provider = prepared.connect().await?;
+        let provider = prepared.connect().await?.provider;
         // A run waits until the sandbox of the one before is gone.
         let config =
             ManagerConfig { concurrency: NonZeroUsize::MIN, queue: 1, ..ManagerConfig::default() };

@@ -45,6 +45,7 @@ pub(crate) fn run(arguments: RunArguments, layers: &Layers) -> Result<ExitCode, 
     let needs = Needs {
         concurrency: NonZeroUsize::MIN,
         only: Some(request.language.clone()),
+        probes: false,
         // The artifacts go where the user may write, and another id may not.
         gives_up_rights: directory.is_none(),
     };
@@ -56,7 +57,7 @@ pub(crate) fn run(arguments: RunArguments, layers: &Layers) -> Result<ExitCode, 
     runtime.block_on(async {
         let cancel = CancellationToken::new();
         cancel_on_signals(&cancel)?;
-        let provider = prepared.connect().await?;
+        let provider = prepared.connect().await?.provider;
         let only_one = ManagerConfig { concurrency: NonZeroUsize::MIN, queue: 0, ..config.manager };
         let manager = Manager::new(provider, only_one);
         let id = request.id.clone();

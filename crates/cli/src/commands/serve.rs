@@ -23,7 +23,7 @@ use crate::{
     data_dir::DataDirClaim,
     exit::{ExitCode, Failure},
     logging,
-    provider::{Needs, Prepared, catalogue},
+    provider::{Connected, Needs, Prepared, catalogue},
 };
 
 /// Two threads: requests are parsed and events are moved here; programs run elsewhere.
@@ -47,8 +47,12 @@ pub(crate) fn serve(layers: &Layers) -> Result<ExitCode, Failure> {
     let addresses = addresses(&config)?;
     let listener = listen(&config.listen, &addresses)?;
     let _claim = DataDirClaim::new(&config.data_dir)?;
-    let needs =
-        Needs { concurrency: config.manager.concurrency, only: None, gives_up_rights: true };
+    let needs = Needs {
+        concurrency: config.manager.concurrency,
+        only: None,
+        probes: true,
+        gives_up_rights: true,
+    };
     let prepared = Prepared::new(&config, &catalogue, &needs)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
@@ -57,12 +61,13 @@ pub(crate) fn serve(layers: &Layers) -> Result<ExitCode, Failure> {
         .map_err(|error| Failure::platform(format!("failed to start the runtime: {error}")))?;
     runtime.block_on(async {
         let [first, second] = stop_signals()?;
-        let provider = prepared.connect().await?;
+        let Connected { provider, self_test } = prepared.connect().await?;
         let watched = Arc::clone(&provider);
         check_limits(&*provider, &config)?;
         let listener = tokio::net::TcpListener::from_std(listener)
             .map_err(|error| Failure::platform(format!("failed to listen: {error}")))?;
-        let server = Server::new(Manager::new(provider, config.manager), server_config);
+        let manager = Manager::new(provider, config.manager);
+        let server = Server::with_self_test(manager, server_config, self_test);
         let mut lost = None;
         let until = async {
             tokio::select! {

@@ -86,7 +86,7 @@ fn bad_usage_exits_with_2_and_a_hint() {
         (&["serve", "--grace", "x"], "--grace is `x`; hint: a duration"),
         (&["serve", "--max-body", "x"], "--max-body is `x`; hint: a size"),
         (&["serve", "--log-format", "xml"], "`text` or `json`"),
-        (&["doctor"], "--leaks"),
+        (&["doctor", "--without", "cpu_meter"], "no layer with a probe; hint: user_namespace,"),
     ];
     for (arguments, words) in cases {
         let done = done(ampoule().args(*arguments));

@@ -1,6 +1,7 @@
 //! The command and the service end to end, on the real native provider.
 
 mod bad_input;
+mod doctor;
 mod interpreters;
 mod killed;
 mod language_page;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         Ok(())
     });
     bad_input::add(&mut suite);
+    doctor::add(&mut suite);
     interpreters::add(&mut suite);
     killed::add(&mut suite);
     language_page::add(&mut suite);

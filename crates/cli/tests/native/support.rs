@@ -170,6 +170,11 @@ impl Service {
         self.log.lock().unwrap().clone()
     }
 
+    /// Where it listens.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     pub(crate) fn keeper(&self) -> u32 {
         children_of(self.child.id())[0]
     }

@@ -48,6 +48,18 @@ pub(crate) struct Plan<'a> {
     pub(crate) filter: &'a [Instruction],
     /// The socket that the listener is sent over; closed at the end.
     pub(crate) setup_socket: i32,
+    /// What is left alone.
+    pub(crate) spared: Spared,
+}
+
+/// A test switch: what `confine` leaves alone, so that a probe can be seen to get through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Spared {
+    /// Linux capabilities stay, and survive an exec.
+    pub(crate) linux_caps: bool,
+    /// no_new_privs is not set. Landlock and the filter then ask for a capability, which goes with
+    /// the exec.
+    pub(crate) no_new_privs: bool,
 }
 
 /// The byte that goes with the listener: everything was read back and holds.
@@ -62,6 +74,7 @@ const PR_SET_SECUREBITS: i32 = 28;
 /// NOROOT, NO_SETUID_FIXUP and NO_CAP_AMBIENT_RAISE, each with its lock: no id and no exec gives
 /// Linux capabilities back.
 const SECUREBITS: usize = 0b1110_1111;
+const NO_SETUID_FIXUP: usize = 0b100;
 const EINVAL: i32 = 22;
 const EPERM: i32 = 1;
 const O_PATH_CLOEXEC: i32 = 0o10_000_000 | 0o2_000_000;
@@ -75,14 +88,13 @@ pub(crate) fn confine(plan: &Plan<'_>) -> Sys<()> {
     // 1. No descriptor of the launcher's survives.
     sys::close_range_from(plan.setup_socket.cast_unsigned() + 1)?;
     // 2. The bounding set, while CAP_SETPCAP is still there: after the ids it would silently stay.
-    for capability in 0..64 {
-        match sys::prctl(PR_CAPBSET_DROP, capability, 0) {
-            Ok(_) => {}
-            Err(Fault { errno: EINVAL, .. }) => break,
-            Err(fault) => return Err(fault),
-        }
+    let spared = plan.spared;
+    if spared.linux_caps {
+        sys::prctl(PR_SET_SECUREBITS, NO_SETUID_FIXUP, 0)?;
+    } else {
+        drop_bounding_set()?;
+        sys::prctl(PR_SET_SECUREBITS, SECUREBITS, 0)?;
     }
-    sys::prctl(PR_SET_SECUREBITS, SECUREBITS, 0)?;
     // 3. The ids.
     match sys::clear_groups() {
         Err(Fault { errno: EPERM, .. }) if plan.single_id => {}
@@ -91,13 +103,19 @@ pub(crate) fn confine(plan: &Plan<'_>) -> Sys<()> {
     sys::set_gid(plan.id)?;
     sys::set_uid(plan.id)?;
     // 4. Linux capabilities to zero, in every set.
-    sys::drop_linux_caps()?;
+    match spared {
+        Spared { linux_caps: true, .. } => sys::hand_linux_caps_on()?,
+        Spared { no_new_privs: true, .. } => {}
+        _ => sys::drop_linux_caps()?,
+    }
     // 5. Resource limits.
     for limit in plan.limits {
         sys::set_rlimit(limit.resource, limit.value, limit.value)?;
     }
     // 6. Nothing executed from here on gains a privilege.
-    sys::prctl(PR_SET_NO_NEW_PRIVS, 1, 0)?;
+    if !spared.no_new_privs {
+        sys::prctl(PR_SET_NO_NEW_PRIVS, 1, 0)?;
+    }
     // 7. Landlock, on the cell's own mounts only; version 0 is a kernel without it, and an operator
     // who gave it up.
     if plan.landlock_abi > 0 {
@@ -113,6 +131,17 @@ pub(crate) fn confine(plan: &Plan<'_>) -> Sys<()> {
     sys::send_descriptor(plan.setup_socket, CONFINED, listener)?;
     sys::close(listener)?;
     sys::close(plan.setup_socket)
+}
+
+fn drop_bounding_set() -> Sys<()> {
+    for capability in 0..64 {
+        match sys::prctl(PR_CAPBSET_DROP, capability, 0) {
+            Ok(_) => {}
+            Err(Fault { errno: EINVAL, .. }) => break,
+            Err(fault) => return Err(fault),
+        }
+    }
+    Ok(())
 }
 
 fn restrict_paths(plan: &Plan<'_>) -> Sys<()> {
@@ -133,13 +162,16 @@ fn read_back(plan: &Plan<'_>) -> Sys<()> {
     if sys::uids()? != [plan.id; 3] {
         return wrong("read back of ids");
     }
-    if !sys::has_no_linux_caps()? {
+    let Spared { linux_caps, no_new_privs } = plan.spared;
+    if !linux_caps && !no_new_privs && !sys::has_no_linux_caps()? {
         return wrong("read back of capabilities");
     }
-    if sys::prctl(PR_CAPBSET_READ, 0, 0)? != 0 || sys::prctl(PR_CAPBSET_READ, 21, 0)? != 0 {
+    if !linux_caps
+        && (sys::prctl(PR_CAPBSET_READ, 0, 0)? != 0 || sys::prctl(PR_CAPBSET_READ, 21, 0)? != 0)
+    {
         return wrong("read back of the bounding set");
     }
-    if sys::prctl(PR_GET_NO_NEW_PRIVS, 0, 0)? != 1 {
+    if !no_new_privs && sys::prctl(PR_GET_NO_NEW_PRIVS, 0, 0)? != 1 {
         return wrong("read back of no_new_privs");
     }
     Ok(())

@@ -12,7 +12,7 @@ mod sys;
 
 use core::ffi::{CStr, c_char, c_void};
 
-use confine::{PathRule, Plan, ResourceLimit};
+use confine::{PathRule, Plan, ResourceLimit, Spared};
 use sys::{Fault, Instruction};
 
 /// Changes whenever a symbol below changes its meaning.
@@ -95,6 +95,7 @@ pub unsafe extern "C" fn ampoule_inside_confine(plan: *const RawPlan) -> i32 {
         landlock_rules: &rules[..raw.rules_len],
         filter,
         setup_socket: raw.setup_socket,
+        spared: Spared::default(),
     };
     match confine::confine(&plan) {
         Ok(()) => 0,

@@ -291,6 +291,32 @@ pub(crate) fn drop_linux_caps() -> Sys<()> {
     .map(drop)
 }
 
+/// Makes every Linux capability that the calling thread holds survive an exec.
+pub(crate) fn hand_linux_caps_on() -> Sys<()> {
+    const PR_CAP_AMBIENT: i32 = 47;
+    const PR_CAP_AMBIENT_RAISE: usize = 2;
+    let header = CapabilityHeader { version: CAPABILITY_VERSION_3, pid: 0 };
+    // Two sets of effective, permitted, inheritable.
+    let mut sets = [0_u32; 6];
+    // SAFETY: version 3 means two sets of three u32, which the kernel writes to `sets`.
+    check("capget", unsafe {
+        syscall(
+            number::CAPGET,
+            [&raw const header as usize, sets.as_mut_ptr() as usize, 0, 0, 0, 0],
+        )
+    })?;
+    (sets[2], sets[5]) = (sets[1], sets[4]);
+    // SAFETY: as above, and the sets are only read.
+    check("capset", unsafe {
+        syscall(number::CAPSET, [&raw const header as usize, sets.as_ptr() as usize, 0, 0, 0, 0])
+    })?;
+    for capability in 0..64 {
+        // One that is not held cannot be handed on.
+        let _ = prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability);
+    }
+    Ok(())
+}
+
 /// Whether the calling thread holds no Linux capability at all.
 pub(crate) fn has_no_linux_caps() -> Sys<bool> {
     let header = CapabilityHeader { version: CAPABILITY_VERSION_3, pid: 0 };

@@ -6,6 +6,7 @@ use std::{
     time::Instant,
 };
 
+use ampoule_core::Layer;
 use rustix::{
     event::epoll,
     io::Errno,
@@ -35,6 +36,9 @@ impl Launcher {
         let template = template as usize;
         let unknown = || JailError::new("find the template", io::ErrorKind::NotFound);
         let image = self.images.get(template).ok_or_else(unknown)?;
+        if let Some(why) = &image.unusable {
+            return Err(JailError::new("use a template", io::Error::other(why.as_str())));
+        }
         let index = self
             .slots
             .iter()
@@ -46,14 +50,20 @@ impl Launcher {
         let mut slot = Slot::new(ticket, template, limits);
         let recipe = cell::Recipe {
             image,
-            devices: if self.own_devices { format!("/d/{index}") } else { "/d/shared".to_owned() },
+            devices: if self.own_devices && !self.without.has(Layer::OwnDevices) {
+                format!("/d/{index}")
+            } else {
+                "/d/shared".to_owned()
+            },
             disk: limits.disk,
-            two_ids: self.first_id.is_some(),
+            ids: self.without.ids(self.slot_ids(index)),
             proc: self.proc,
             joins: group.joins().collect(),
+            without: &self.without,
         };
+        let namespaces = self.without.namespaces(cell::NAMESPACES);
         // SAFETY: the launcher never starts a thread.
-        let cloned = unsafe { sys::clone3(cell::NAMESPACES, group.clone_into()) };
+        let cloned = unsafe { sys::clone3(namespaces, group.clone_into()) };
         let child = match cloned {
             Ok(Some(child)) => child,
             Ok(None) => cell::run(&recipe, &theirs),
@@ -94,16 +104,13 @@ impl Launcher {
             std::fs::write(format!("/proc/{pid}/{file}"), text)
                 .step_with(|| format!("write {file} of a cell"))
         };
-        let program = cell::PROGRAM_ID;
-        let map = match self.slot_ids(index) {
-            Some((first, own)) => format!("0 {first} 1\n{program} {own} 1"),
-            None => {
+        if let Some(map) = self.without.ids(self.slot_ids(index)).map {
+            if self.first_id.is_none() {
                 write("setgroups", "deny")?;
-                format!("{program} 0 1")
             }
-        };
-        write("uid_map", &map)?;
-        write("gid_map", &map)?;
+            write("uid_map", &map)?;
+            write("gid_map", &map)?;
+        }
         let Some(Slot { cell: Some(cell), setup: Some(setup), .. }) = &self.slots[index] else {
             return Ok(());
         };
@@ -175,7 +182,8 @@ impl Launcher {
 
     /// Clones the worker into a finished cell.
     fn start_worker(&mut self, index: usize) -> Jail<()> {
-        let program = self.slot_ids(index).map(|(_, program)| program);
+        let hosts = self.slot_ids(index);
+        let program = hosts.map(|(_, program)| program);
         let Some(slot) = self.slots[index].as_mut() else { return Ok(()) };
         let (Some(cell), Some(group)) = (&slot.cell, &slot.group) else { return Ok(()) };
         let image = &self.images[slot.template];
@@ -206,6 +214,8 @@ impl Launcher {
             processes: slot.limits.processes,
             disk: slot.limits.disk,
             two_ids: self.first_id.is_some(),
+            program: self.without.ids(hosts).program,
+            without: &self.without,
         };
         // Children are born in the cell's pid namespace while this holds.
         sys::setns(cell.pidfd.as_raw_fd(), CLONE_NEWPID)?;

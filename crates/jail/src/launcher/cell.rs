@@ -18,13 +18,18 @@ use std::{
 use rustix::{
     event::pause,
     fs::{Mode, OFlags, open},
-    mount::{MountFlags, mount, mount_bind_recursive},
+    mount::{MountFlags, mount, mount_bind, mount_bind_recursive},
     net::{AddressFamily, SocketFlags, SocketType, socket_with},
     process::{DumpableBehavior, set_dumpable_behavior},
     thread::{UnshareFlags, set_name},
 };
 
-use super::root::Image;
+use ampoule_core::Layer;
+
+use super::{
+    root::Image,
+    without::{Ids, Without},
+};
 use crate::{
     error::{Jail, JailError, Step},
     handover::MOUNT_SOURCE,
@@ -38,12 +43,14 @@ pub(super) struct Recipe<'a> {
     pub(super) devices: String,
     /// Bytes of `/workspace`.
     pub(super) disk: u64,
-    /// Whether the first process and the program have different ids.
-    pub(super) two_ids: bool,
+    /// The ids of the first process and of the program.
+    pub(super) ids: Ids,
     /// Whether the cell has a `/proc`.
     pub(super) proc: bool,
     /// The files through which a process joins the run's control groups (v1).
     pub(super) joins: Vec<BorrowedFd<'a>>,
+    /// What is left out.
+    pub(super) without: &'a Without,
 }
 
 /// What a finished cell hands to the launcher, in this order.
@@ -61,6 +68,13 @@ pub(super) const NAMESPACES: u64 = 0x1000_0000 // user
 
 /// The id that programs run as, inside.
 pub(super) const PROGRAM_ID: u32 = 65534;
+/// Attributes of mounts, as `mount_setattr` has them.
+const READ_ONLY: u64 = 1;
+const NOSUID: u64 = 2;
+const NODEV: u64 = 4;
+const NOEXEC: u64 = 8;
+/// Where a probe looks for the launcher's root, which is there only without a mount namespace.
+pub(super) const OUTSIDE: &str = "outside";
 /// Bytes of `/tmp`, of `/dev/shm`.
 const TMP_BYTES: u64 = 50 << 20;
 const SHM_BYTES: u64 = 16 << 20;
@@ -126,19 +140,28 @@ fn build(recipe: &Recipe<'_>, setup: BorrowedFd<'_>) -> Jail<()> {
     sys::reset_signals()?;
     // Orphans of the program become our children; ignoring their ends reaps them.
     sys::ignore_signal(17)?;
-    if recipe.two_ids {
+    if let Some(first) = recipe.ids.first {
         sys::clear_groups()?;
-        sys::set_gid(0)?;
-        sys::set_uid(0)?;
+        sys::set_gid(first)?;
+        sys::set_uid(first)?;
     }
-    // SAFETY: a new control group namespace affects no memory and no descriptor.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWCGROUP) }
-        .step("leave the control group namespace")?;
-    rustix::system::sethostname(b"sandbox").step("set the host name")?;
-    loopback_up()?;
+    let without = recipe.without;
+    if !without.has(Layer::CgroupNamespace) {
+        // SAFETY: a new control group namespace affects no memory and no descriptor.
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWCGROUP) }
+            .step("leave the control group namespace")?;
+    }
+    if !without.has(Layer::UtsNamespace) {
+        rustix::system::sethostname(b"sandbox").step("set the host name")?;
+    }
+    if !without.has(Layer::NetworkNamespace) {
+        loopback_up()?;
+    }
     let counters = ["/proc/self/net/snmp", "/proc/self/net/snmp6"]
         .map(|path| File::open(path).step_with(|| format!("open {path}")));
-    for (name, most) in QUOTAS {
+    // Of no user namespace of its own, a cell would set the launcher's.
+    let own_quotas = !without.has(Layer::KernelQuotas) && !without.has(Layer::UserNamespace);
+    for (name, most) in QUOTAS.into_iter().filter(|_| own_quotas) {
         let written = fs::write(format!("/proc/sys/user/{name}"), most.to_string());
         // Where the cell can have no `/proc`, that of the container is read-only in places.
         if recipe.proc {
@@ -146,7 +169,8 @@ fn build(recipe: &Recipe<'_>, setup: BorrowedFd<'_>) -> Jail<()> {
         }
     }
     mount_root(recipe)?;
-    super::root::enter(Path::new("/n"))?;
+    let old_root = without.has(Layer::MountNamespace).then_some(OUTSIDE);
+    super::root::enter(Path::new("/n"), old_root)?;
     let workspace = open_directory("/workspace")?;
     let tmp = open_directory("/tmp")?;
     let [snmp, snmp6] = counters;
@@ -166,7 +190,7 @@ fn open_directory(path: &str) -> Jail<OwnedFd> {
 }
 
 /// Brings the loopback interface of the new network namespace up: programs talk to themselves.
-fn loopback_up() -> Jail<()> {
+pub(super) fn loopback_up() -> Jail<()> {
     #[repr(C)]
     struct InterfaceRequest {
         name: [u8; 16],
@@ -187,6 +211,10 @@ fn loopback_up() -> Jail<()> {
 fn mount_root(recipe: &Recipe<'_>) -> Jail<()> {
     let quiet = MountFlags::NOSUID | MountFlags::NODEV;
     for (options, target) in &recipe.image.overlays {
+        if target == "/n" && recipe.without.has(Layer::ReadOnlyRoot) {
+            mount_bind(recipe.image.skeleton.as_str(), target).step("show a root to write to")?;
+            continue;
+        }
         let options =
             CString::new(options.as_str()).map_err(io::Error::from).step("mount an overlay")?;
         mount(
@@ -199,24 +227,49 @@ fn mount_root(recipe: &Recipe<'_>) -> Jail<()> {
         .step_with(|| format!("mount the overlay of {target}"))?;
     }
     mount_bind_recursive(recipe.devices.as_str(), "/n/dev").step("show the device nodes")?;
-    const RDONLY_NOSUID_NOEXEC: u64 = 1 | 2 | 8;
-    sys::mount_setattr_recursive(c"/n/dev", RDONLY_NOSUID_NOEXEC)?;
-    if recipe.proc {
-        let options = c"subset=pid,hidepid=2";
-        mount("proc", "/n/proc", "proc", quiet | MountFlags::NOEXEC, Some(options))
-            .step("mount /proc")?;
+    sys::mount_setattr_recursive(c"/n/dev", READ_ONLY | NOSUID | NOEXEC)?;
+    for (source, target) in &recipe.image.files {
+        mount_bind(source.as_str(), target.as_str()).step_with(|| format!("show {target}"))?;
+        let place = CString::new(target.as_str()).map_err(io::Error::from).step("show a file")?;
+        sys::mount_setattr_recursive(&place, READ_ONLY | NOSUID | NODEV)?;
     }
-    mount_tmpfs("/n/dev/shm", SHM_BYTES, SHM_INODES, 0o1777, quiet | MountFlags::NOEXEC)?;
-    mount_tmpfs("/n/tmp", TMP_BYTES, TMP_INODES, 0o1777, quiet)?;
-    mount_tmpfs("/n/workspace", recipe.disk, WORKSPACE_INODES, 0o700, quiet)?;
+    if recipe.proc {
+        mount_proc(recipe.without)?;
+    }
+    let tmpfs = |target, bytes, inodes, mode, flags| {
+        mount_tmpfs(recipe, target, (bytes, inodes), mode, flags)
+    };
+    tmpfs("/n/dev/shm", SHM_BYTES, SHM_INODES, 0o1777, quiet | MountFlags::NOEXEC)?;
+    tmpfs("/n/tmp", TMP_BYTES, TMP_INODES, 0o1777, quiet)?;
+    tmpfs("/n/workspace", recipe.disk, WORKSPACE_INODES, 0o700, quiet)?;
     let artifacts = "/n/workspace/artifacts";
     fs::DirBuilder::new().mode(0o700).create(artifacts).step("make artifacts/")?;
-    chown(artifacts, Some(PROGRAM_ID), Some(PROGRAM_ID)).step("give artifacts/ to the program")
+    let program = Some(recipe.ids.program);
+    chown(artifacts, program, program).step("give artifacts/ to the program")
 }
 
-fn mount_tmpfs(target: &str, bytes: u64, inodes: u32, mode: u32, flags: MountFlags) -> Jail<()> {
-    let options =
-        format!("size={bytes},nr_inodes={inodes},mode={mode:o},uid={PROGRAM_ID},gid={PROGRAM_ID}");
+fn mount_proc(without: &Without) -> Jail<()> {
+    if without.has(Layer::PidNamespace) {
+        // Nobody but the owner of a pid namespace mounts its processes.
+        return mount_bind_recursive("/proc", "/n/proc").step("show the launcher's /proc");
+    }
+    let options = (!without.has(Layer::Proc)).then_some(c"subset=pid,hidepid=2");
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount("proc", "/n/proc", "proc", flags, options).step("mount /proc")
+}
+
+fn mount_tmpfs(
+    recipe: &Recipe<'_>,
+    target: &str,
+    (bytes, inodes): (u64, u32),
+    mode: u32,
+    flags: MountFlags,
+) -> Jail<()> {
+    let program = recipe.ids.program;
+    let mut options = format!("mode={mode:o},uid={program},gid={program}");
+    if !recipe.without.has(Layer::ScratchQuota) {
+        options.push_str(&format!(",size={bytes},nr_inodes={inodes}"));
+    }
     let options = CString::new(options).map_err(io::Error::from).step("mount a tmpfs")?;
     mount("tmpfs", target, "tmpfs", flags, Some(options.as_c_str()))
         .step_with(|| format!("mount {target}"))

@@ -4,10 +4,12 @@
 mod artifacts;
 mod assembly;
 mod cell;
+mod lures;
 mod root;
 mod rules;
 mod slot;
 mod watch;
+mod without;
 mod worker;
 
 use std::{
@@ -30,6 +32,7 @@ use rustix::{
 use root::Image;
 use rules::Rules;
 use slot::{Lease, Process, Slot, State};
+use without::Without;
 
 use crate::{
     cgroup::Meters,
@@ -70,6 +73,8 @@ struct Launcher {
     outbox: VecDeque<([u8; MESSAGE_LEN], Vec<OwnedFd>)>,
     /// Counts runs, so that no two groups share a name.
     runs: u64,
+    /// What is left out of every cell: nothing, but for a test.
+    without: Without,
 }
 
 /// Runs as the launcher on the descriptors that the keeper has laid out.
@@ -126,7 +131,13 @@ impl Launcher {
             abi => abi.map_err(JailError::from).map_err(|error| error.in_step("find Landlock"))?,
         };
         let pid_namespace = File::open("/proc/self/ns/pid").step("open our pid namespace")?;
-        let root = root::build(&start.config.templates, start.own_devices, may_miss(Layer::Proc))?;
+        let circumstances = root::Circumstances {
+            ids: start.first_id.is_some(),
+            own_devices: start.own_devices,
+            shared_devices: start.config.without.contains(&Layer::OwnDevices),
+            may_miss_proc: may_miss(Layer::Proc),
+        };
+        let root = root::build(&start.config.templates, circumstances)?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).step("make an event queue")?;
         fcntl_setfl(socket, fcntl_getfl(socket).step("read flags")? | OFlags::NONBLOCK)
             .step("make the socket non-blocking")?;
@@ -145,6 +156,13 @@ impl Launcher {
             own_devices: start.own_devices,
             proc: root.proc,
         });
+        let without = Without::new(start.config.without);
+        let mut rules = Rules {
+            landlock_abi,
+            hard_limits: rules::hard_limits(),
+            filter: filter.instructions().to_vec(),
+        };
+        without.loosen(&mut rules);
         Ok(move |socket| {
             let mut launcher = Self {
                 socket,
@@ -153,16 +171,13 @@ impl Launcher {
                 meters,
                 images: root.images,
                 proc: root.proc,
-                rules: Rules {
-                    landlock_abi,
-                    hard_limits: rules::hard_limits(),
-                    filter: filter.instructions().to_vec(),
-                },
+                rules,
                 first_id: start.first_id,
                 own_devices: start.own_devices,
                 slots,
                 outbox: VecDeque::new(),
                 runs: 0,
+                without,
             };
             launcher.tell(&ready, Vec::new());
             launcher

@@ -27,6 +27,7 @@ use rustix::{
     process::{chdir, pivot_root},
 };
 
+use super::lures;
 use crate::{
     config::Template,
     error::{Jail, JailError, Step},
@@ -46,10 +47,29 @@ const ALTERNATIVES: &str = "/etc/alternatives";
 /// A template, mounted.
 #[derive(Debug)]
 pub(super) struct Image {
+    /// The directories, links and files of its own that its root is made of.
+    pub(super) skeleton: String,
     /// Overlays to mount, the root first: the options and where.
     pub(super) overlays: Vec<(String, String)>,
+    /// Single files to show, and where.
+    pub(super) files: Vec<(String, String)>,
+    /// Why no sandbox can be made of it, if so.
+    pub(super) unusable: Option<String>,
     pub(super) command: Vec<String>,
     pub(super) environment: Vec<(String, String)>,
+}
+
+/// What the root is built under.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Circumstances {
+    /// Whether each slot has host ids of its own.
+    pub(super) ids: bool,
+    /// Whether each slot has device nodes of its own.
+    pub(super) own_devices: bool,
+    /// Whether the host's are wanted all the same.
+    pub(super) shared_devices: bool,
+    /// Whether the container's `/proc` will do where no other can be mounted.
+    pub(super) may_miss_proc: bool,
 }
 
 /// The launcher's root, entered.
@@ -62,10 +82,11 @@ pub(super) struct Root {
 
 /// Builds the launcher's root and enters it. Nothing of the host is reachable afterwards, but for
 /// the `/proc` of a container that lets us mount no other, if that may be.
-pub(super) fn build(templates: &[Template], own_devices: bool, may_miss_proc: bool) -> Jail<Root> {
+pub(super) fn build(templates: &[Template], has: Circumstances) -> Jail<Root> {
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .step("make mounts private")?;
-    let devices = own_devices
+    let devices = has
+        .own_devices
         .then(|| open_tree(CWD, DEVICES, OpenTreeFlags::OPEN_TREE_CLONE))
         .transpose()
         .step("take the device nodes")?;
@@ -81,27 +102,32 @@ pub(super) fn build(templates: &[Template], own_devices: bool, may_miss_proc: bo
     for name in ["proc", "n", "empty", "s", "t", "d"] {
         fs::create_dir(base.join(name)).step("make a directory of the launcher's root")?;
     }
-    match devices {
-        Some(devices) => {
-            move_mount(devices, "", CWD, base.join("d"), MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-                .step("move the device nodes")?
-        }
-        None => bind_devices(&base.join("d/shared"))?,
+    if let Some(devices) = &devices {
+        move_mount(devices, "", CWD, base.join("d"), MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+            .step("move the device nodes")?;
+    }
+    if devices.is_none() || has.shared_devices {
+        bind_devices(&base.join("d/shared"))?;
     }
     let (system, links) = mount_system(base)?;
-    let images = templates
+    let mut images = templates
         .iter()
         .enumerate()
         .map(|(index, template)| mount_template(base, index, template, &system, &links))
         .collect::<Jail<Vec<_>>>()?;
+    for (image, _) in images.iter_mut().zip(templates).filter(|(_, template)| template.probes) {
+        // Without probes programs run all the same, and whoever asks for one is told why.
+        let equipped = lures::equip(base, image, has.ids);
+        image.unusable = equipped.err().map(|error| error.to_string());
+    }
     let proc = match mount_proc(&base.join("proc")) {
-        Err(Errno::PERM) if may_miss_proc => {
+        Err(Errno::PERM) if has.may_miss_proc => {
             mount_bind_recursive("/proc", base.join("proc")).step("show the container's /proc")?;
             false
         }
         mounted => mounted.step("mount the launcher's /proc").map(|()| true)?,
     };
-    enter(base)?;
+    enter(base, None)?;
     Ok(Root { images, proc })
 }
 
@@ -109,11 +135,14 @@ fn mount_proc(target: &Path) -> Result<(), Errno> {
     mount("proc", target, "proc", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None)
 }
 
-/// Makes `new_root` the root of the mount namespace and lets go of the old one.
-pub(super) fn enter(new_root: &Path) -> Jail<()> {
+/// Makes `new_root` the root of the mount namespace and lets go of the old one, or keeps it in a
+/// directory of the new one.
+pub(super) fn enter(new_root: &Path, keep: Option<&str>) -> Jail<()> {
     chdir(new_root).step("enter the new root")?;
-    pivot_root(".", ".").step("pivot into the new root")?;
-    unmount(".", UnmountFlags::DETACH).step("let go of the old root")?;
+    pivot_root(".", keep.unwrap_or(".")).step("pivot into the new root")?;
+    if keep.is_none() {
+        unmount(".", UnmountFlags::DETACH).step("let go of the old root")?;
+    }
     chdir("/").step("enter the new root")
 }
 
@@ -144,7 +173,7 @@ fn mount_system(base: &Path) -> Jail<(Vec<Shown>, Vec<Link>)> {
             }
             Ok(metadata) if metadata.is_dir() => {
                 let inner = format!("/s/{}", shown.len());
-                clone_mount(Path::new(path), &base.join(&inner[1..]))?;
+                clone_directory(Path::new(path), &base.join(&inner[1..]))?;
                 shown.push((inner, path.to_owned()));
             }
             _ => {}
@@ -154,8 +183,13 @@ fn mount_system(base: &Path) -> Jail<(Vec<Shown>, Vec<Link>)> {
 }
 
 /// Mounts a copy of `source` at the new directory `target`.
-fn clone_mount(source: &Path, target: &Path) -> Jail<()> {
+fn clone_directory(source: &Path, target: &Path) -> Jail<()> {
     fs::create_dir(target).step("make a mount point")?;
+    clone_mount(source, target)
+}
+
+/// Mounts a copy of `source` at `target`.
+pub(super) fn clone_mount(source: &Path, target: &Path) -> Jail<()> {
     let open = |flags| {
         open_tree(
             CWD,
@@ -206,10 +240,11 @@ fn mount_template(
     }
     let mut shown = system.to_vec();
     for (place, tree) in template.trees.iter().enumerate() {
-        clone_mount(&tree.source, &home.join(place.to_string()))?;
+        clone_directory(&tree.source, &home.join(place.to_string()))?;
         shown.push((format!("/t/{index}/{place}"), tree.target.clone()));
     }
-    let mut overlays = vec![(format!("lowerdir=/t/{index}/root:/empty"), "/n".to_owned())];
+    let skeleton = format!("/t/{index}/root");
+    let mut overlays = vec![(format!("lowerdir={skeleton}:/empty"), "/n".to_owned())];
     for (inner, target) in shown {
         make(&inside(&target)?)?;
         overlays.push((format!("lowerdir={inner}:/empty"), format!("/n{target}")));
@@ -221,7 +256,10 @@ fn mount_template(
         fs::write(path, &file.content).step_with(|| format!("write {}", file.path))?;
     }
     Ok(Image {
+        skeleton,
         overlays,
+        files: Vec::new(),
+        unusable: None,
         command: template.command.clone(),
         environment: template.environment.clone(),
     })

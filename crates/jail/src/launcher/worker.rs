@@ -12,9 +12,11 @@ use std::{
 
 use rustix::process::{chdir, umask};
 
+use ampoule_core::Layer;
+
 use super::{
-    cell::PROGRAM_ID,
     rules::{Rules, path_rules, resource_limits},
+    without::Without,
 };
 use crate::{
     confine::{Plan, confine},
@@ -27,7 +29,7 @@ const SETUP_FD: i32 = 4;
 /// How much sooner than others the kernel ends a program when the whole machine runs out of memory.
 const OOM_SCORE: &str = "500";
 /// The namespaces of the cell that are joined by its first process's pidfd.
-const JOINED: i32 =
+const JOINED: u64 =
     0x1000_0000 | 0x0002_0000 | 0x0800_0000 | 0x0400_0000 | 0x4000_0000 | 0x0200_0000;
 
 /// The command that is executed, laid out ahead for the kernel.
@@ -77,6 +79,10 @@ pub(super) struct Recipe<'a> {
     pub(super) processes: u32,
     pub(super) disk: u64,
     pub(super) two_ids: bool,
+    /// The id of the program.
+    pub(super) program: u32,
+    /// What is left out.
+    pub(super) without: &'a Without,
 }
 
 /// The life of a worker up to its exec.
@@ -105,7 +111,8 @@ fn join(recipe: &Recipe<'_>) -> Jail<BorrowedFd<'static>> {
     for join in &recipe.joins {
         rustix::io::write(join, b"0").step("join the control group")?;
     }
-    sys::setns(recipe.cell.as_raw_fd(), JOINED)?;
+    let joined = i32::try_from(recipe.without.namespaces(JOINED)).unwrap_or(i32::MAX);
+    sys::setns(recipe.cell.as_raw_fd(), joined)?;
     rustix::process::setsid().step("leave the session")?;
     umask(rustix::fs::Mode::from_raw_mode(0o022));
     chdir(Path::new("/workspace")).step("enter /workspace")?;
@@ -120,15 +127,16 @@ fn confine_by(recipe: &Recipe<'_>) -> Jail<()> {
     let limits = resource_limits(recipe.processes, recipe.disk, &recipe.rules.hard_limits);
     let path_rules = path_rules();
     confine(&Plan {
-        id: PROGRAM_ID,
+        id: recipe.program,
         single_id: !recipe.two_ids,
-        limits: &limits,
+        limits: if recipe.without.has(Layer::Rlimits) { &[] } else { &limits },
         landlock_abi: recipe.rules.landlock_abi,
         landlock_handled: recipe.rules.landlock_handled(),
         landlock_scoped: recipe.rules.landlock_scoped(),
         landlock_rules: &path_rules,
         filter: &recipe.rules.filter,
         setup_socket: SETUP_FD,
+        spared: recipe.without.spared(),
     })?;
     Ok(())
 }

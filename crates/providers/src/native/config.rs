@@ -6,7 +6,10 @@ use std::{
 };
 
 use ampoule_core::{Layer, Result};
-use ampoule_jail::{LauncherConfig, SkeletonFile, Template, Tree, seccomp::DEFAULT_POLICY};
+use ampoule_jail::{
+    LauncherConfig, PROBE_ARGUMENT, PROBE_EXECUTABLE, SkeletonFile, Template, Tree,
+    seccomp::DEFAULT_POLICY,
+};
 
 use crate::runtimes::{
     Interpreter, PACKAGES_INSIDE, Placeholders, RuntimeFolder, packages_dir,
@@ -35,6 +38,16 @@ pub struct NativeConfig {
     pub id_base: u32,
     /// What may be missing on this machine: the operator gave it up.
     pub allow_missing: Vec<Layer>,
+    /// Whether the fences can be tried, and how.
+    pub probes: Option<Probes>,
+}
+
+/// How the fences are tried.
+#[derive(Clone, Debug, Default)]
+pub struct Probes {
+    /// Layers that are left out, so that a probe can be seen to get through. Nothing but `doctor`'s
+    /// hidden flag and tests may name one: every sandbox of such a provider lacks it.
+    pub without: Vec<Layer>,
 }
 
 /// A runtime with the interpreter that was found for it.
@@ -68,12 +81,15 @@ impl NativeConfig {
     }
 
     pub(super) fn launcher(&self) -> LauncherConfig {
+        let runtimes = self.runtimes.iter().map(template);
         LauncherConfig {
-            templates: self.runtimes.iter().map(template).collect(),
-            slots: self.slots,
+            templates: runtimes.chain(self.probes.iter().map(|_| probe_template())).collect(),
+            // A probe takes no place of a run.
+            slots: self.slots + u32::from(self.probes.is_some()),
             id_base: self.id_base,
             policy: DEFAULT_POLICY.to_owned(),
             allow_missing: self.allow_missing.clone(),
+            without: self.probes.iter().flat_map(|probes| probes.without.clone()).collect(),
         }
     }
 }
@@ -114,5 +130,19 @@ fn template(runtime: &NativeRuntime) -> Template {
         links: vec![("/node_modules".to_owned(), format!("{PACKAGES_INSIDE}/node_modules"))],
         command: folder.command(&placeholders),
         environment,
+        probes: false,
+    }
+}
+
+/// Not of any runtime: it has no language, so that no request can name it.
+fn probe_template() -> Template {
+    Template {
+        name: "probe".to_owned(),
+        trees: Vec::new(),
+        files: Vec::new(),
+        links: Vec::new(),
+        command: vec![PROBE_EXECUTABLE.to_owned(), PROBE_ARGUMENT.to_owned()],
+        environment: Vec::new(),
+        probes: true,
     }
 }

@@ -17,6 +17,7 @@ mod error;
 mod frame;
 mod link;
 mod output;
+mod proofs;
 mod run;
 mod sandbox;
 mod stages;
@@ -34,8 +35,9 @@ use async_trait::async_trait;
 use tokio::{sync::watch, task::JoinHandle};
 
 use channels::RuntimeTraits;
-pub use config::{NativeConfig, NativeRuntime};
+pub use config::{NativeConfig, NativeRuntime, Probes};
 use link::{Link, LinkState};
+pub use proofs::{METERS, MeterProof};
 use sandbox::NativeSandbox;
 
 /// How long `create` waits for a launcher that is being replaced, and for an interpreter to start.
@@ -53,6 +55,7 @@ struct TemplateInfo {
 pub struct Native {
     capabilities: Capabilities,
     templates: BTreeMap<Language, TemplateInfo>,
+    proofs: proofs::Proofs,
     link: watch::Receiver<LinkState>,
     tender: std::sync::Mutex<Option<JoinHandle<()>>>,
     closing: tokio_util::sync::CancellationToken,
@@ -88,6 +91,7 @@ impl Native {
                     (runtime.folder.language().clone(), info)
                 })
                 .collect(),
+            proofs: proofs::Proofs::new(config),
             link,
             tender: std::sync::Mutex::new(Some(tender)),
             closing,
@@ -98,6 +102,21 @@ impl Native {
             return Err(error::no_meters());
         }
         Ok(native)
+    }
+
+    /// Builds a sandbox of a template.
+    async fn build(&self, template: TemplateInfo, spec: SandboxSpec) -> Result<NativeSandbox> {
+        let limits = CellLimits {
+            memory: spec.limits.memory,
+            disk: spec.limits.disk,
+            processes: spec.limits.processes,
+            millicpus: spec.limits.millicpus,
+        };
+        let link = self.link().await?;
+        let prepared = link.prepare(template.index, limits).await?;
+        let mut isolation = isolation_report(&link, spec.network);
+        self.proofs.leave_out(&mut isolation);
+        NativeSandbox::start(prepared, spec, isolation, template.traits, PATIENCE).await
     }
 
     /// The launcher that is there now, or the next one.
@@ -174,18 +193,7 @@ impl Provider for Native {
         let template = self.templates.get(&spec.language).cloned().ok_or_else(|| {
             Error::new(ErrorKind::Unsupported, "create a sandbox", "no such template")
         })?;
-        let limits = CellLimits {
-            memory: spec.limits.memory,
-            disk: spec.limits.disk,
-            processes: spec.limits.processes,
-            millicpus: spec.limits.millicpus,
-        };
-        let link = self.link().await?;
-        let prepared = link.prepare(template.index, limits).await?;
-        let isolation = isolation_report(&link, spec.network);
-        let sandbox =
-            NativeSandbox::start(prepared, spec, isolation, template.traits, PATIENCE).await?;
-        Ok(Box::new(sandbox))
+        Ok(Box::new(self.build(template, spec).await?))
     }
 
     async fn shutdown(&self) -> Result<()> {

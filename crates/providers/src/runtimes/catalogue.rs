@@ -69,7 +69,9 @@ impl Catalogue {
         let (catalogue, broken) = Self::survey(data_dir, directories);
         match broken.into_iter().next() {
             None => Ok(catalogue),
-            Some(BrokenRuntime { name, is_added: true, problem, .. }) => {
+            Some(BrokenRuntime { name, path, is_added: true, problem })
+                if path != added_dir(data_dir) =>
+            {
                 Err(config_error(format!(
                     "{}; hint: mend it, or `ampoule runtimes remove {name}`",
                     problem.message()
@@ -104,6 +106,12 @@ impl Catalogue {
                             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
                         ) =>
                 {
+                    continue;
+                }
+                Err(error) if is_added => {
+                    let hint = "hint: AMPOULE_DATA_DIR or `data_dir` name another data directory";
+                    let text = format!("`{}` cannot be read; {hint}", directory.display());
+                    note(directory.to_owned(), config_error(text).with_source(error));
                     continue;
                 }
                 Err(error) => {

@@ -2,6 +2,7 @@
 
 mod containment;
 mod lifecycle;
+mod proofs;
 mod rig;
 mod verdicts;
 
@@ -15,6 +16,7 @@ fn main() -> ExitCode {
     // Launcher processes are this very program, started again.
     ampoule_jail::entry();
     let rig = Arc::new(Rig::start());
+    let tried = Arc::new(proofs::rig());
     let mut suite = Suite::new();
     for (language, code) in [
         ("python", "def main():\n  print('hi')\n  return {'a': [1, None]}"),
@@ -31,8 +33,13 @@ fn main() -> ExitCode {
         });
     }
     lifecycle::add_controls(&mut suite, &rig);
+    proofs::add_control(&mut suite, &tried);
     verdicts::add(&mut suite, &rig);
     containment::add(&mut suite, &rig);
+    proofs::add(&mut suite, &tried);
     let last = Arc::clone(&rig);
-    suite.run(move || last.stop())
+    suite.run(move || {
+        tried.stop();
+        last.stop();
+    })
 }

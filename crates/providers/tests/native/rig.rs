@@ -7,7 +7,7 @@ use ampoule_core::{
     Layer, Limits, NetworkPolicy, Provider as _, ProviderExt as _,
 };
 use ampoule_providers::{
-    native::{Native, NativeConfig, NativeRuntime},
+    native::{Native, NativeConfig, NativeRuntime, Probes},
     runtimes::{Catalogue, default_data_dir},
 };
 use ampoule_testkit::Failure;
@@ -36,17 +36,23 @@ pub(crate) fn request(language: &str, code: &str, limits: Limits) -> ExecuteRequ
 
 impl Rig {
     pub(crate) fn start() -> Self {
+        Self::with(24, None)
+    }
+
+    /// One with so many slots, that tries fences if it is told how.
+    pub(crate) fn with(slots: u32, probes: Option<Probes>) -> Self {
         let config = NativeConfig {
             runtimes: Catalogue::builtin()
                 .iter()
                 .map(|folder| NativeRuntime::find(folder, &default_data_dir()).unwrap())
                 .collect(),
-            slots: 24,
+            slots,
             max_wall: Duration::from_secs(60),
             max_memory: 1 << 30,
             id_base: NativeConfig::DEFAULT_ID_BASE,
             // An ordinary user may have none, and then the watch has to do.
             allow_missing: vec![Layer::Cgroup],
+            probes,
         };
         let keeper = Native::spawn(&config).unwrap();
         let runtime = Runtime::new().unwrap();

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use ampoule_core::{Error, ErrorKind, Language};
+use ampoule_core::{Crossing, Error, ErrorKind, FenceProof, Language, Layer, SelfTest};
 use ampoule_providers::memory::{MemoryConfig, Script};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -178,6 +178,48 @@ async fn readiness_waits_for_a_real_run_of_each_language() {
     }
     assert!(seen.contains(&json!([{"name": "javascript", "reason": reason}])), "{seen:?}");
     assert_eq!(failures.load(Ordering::SeqCst), 0);
+    service.end().await;
+}
+
+/// Fences of which one does not hold for the first times that it is tried.
+#[derive(Debug)]
+struct Leaky(AtomicUsize);
+
+#[async_trait::async_trait]
+impl SelfTest for Leaky {
+    async fn prove(&self) -> Vec<FenceProof> {
+        let leaks = self
+            .0
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
+            .is_ok();
+        let held = Crossing::Stopped { by: "EPERM".to_owned() };
+        let crossing =
+            if leaks { Crossing::Crossed { how: "it got out".to_owned() } } else { held.clone() };
+        vec![
+            FenceProof { layer: Layer::Seccomp, crossing: held },
+            FenceProof { layer: Layer::Landlock, crossing },
+        ]
+    }
+}
+
+#[tokio::test]
+async fn readiness_waits_for_every_fence_and_names_the_one_that_does_not_hold() {
+    let mut setup =
+        Setup { self_test: Some(Arc::new(Leaky(AtomicUsize::new(2)))), ..Setup::default() };
+    setup.server.readiness_retry = Duration::from_millis(100);
+    let service = Service::start(setup).await;
+    let reason = "landlock is not enforced: it got out";
+    let mut seen = Vec::new();
+    loop {
+        let answer = service.get("/readyz").await;
+        if answer.status == 200 {
+            break;
+        }
+        assert_eq!(answer.status, 503);
+        seen.push(answer.json()["not_ready"].clone());
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert!(seen.contains(&json!([{"name": "fences", "reason": reason}])), "{seen:?}");
     service.end().await;
 }
 

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
 
-use ampoule_core::Provider;
+use ampoule_core::{Provider, SelfTest};
 use ampoule_manager::{Manager, ManagerConfig};
 use ampoule_providers::{
     memory::{Memory, MemoryConfig},
@@ -26,6 +26,7 @@ pub(crate) struct Setup {
     pub(crate) memory: MemoryConfig,
     pub(crate) manager: ManagerConfig,
     pub(crate) server: ServerConfig,
+    pub(crate) self_test: Option<Arc<dyn SelfTest>>,
 }
 
 impl Default for Setup {
@@ -41,7 +42,7 @@ impl Default for Setup {
             .map(|folder| (folder.language().clone(), folder.manifest.example.clone()))
             .collect();
         let server = ServerConfig { examples, ..ServerConfig::default() };
-        Self { memory: MemoryConfig::default(), manager, server }
+        Self { memory: MemoryConfig::default(), manager, server, self_test: None }
     }
 }
 
@@ -59,7 +60,7 @@ impl Service {
         let memory = Arc::new(Memory::new(setup.memory));
         let provider: Arc<dyn Provider> = memory.clone();
         let manager = Manager::new(provider, setup.manager);
-        let server = Server::new(manager.clone(), setup.server);
+        let server = Server::with_self_test(manager.clone(), setup.server, setup.self_test);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
