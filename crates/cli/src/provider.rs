@@ -13,7 +13,7 @@ use ampoule_core::{Language, Provider};
 use ampoule_jail::Keeper;
 use ampoule_providers::{
     memory::Memory,
-    native::{Native, NativeConfig, NativeRuntime},
+    native::{Native, NativeConfig, NativeRuntime, NetworkConfig},
     runtimes::{Catalogue, default_data_dir},
 };
 use tracing::warn;
@@ -71,6 +71,7 @@ impl Prepared {
             max_memory: MAX_MEMORY,
             id_base: NativeConfig::DEFAULT_ID_BASE,
             allow_missing: Vec::new(),
+            network: NetworkConfig::default(),
         };
         let keeper = Native::spawn(&config)?;
         if needs.gives_up_root && ampoule_jail::is_root() {

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::network::range::AddressRange;
+
 /// The launcher's whole configuration. Operator's data: no request ever reaches it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LauncherConfig {
@@ -16,6 +18,17 @@ pub struct LauncherConfig {
     pub id_base: u32,
     /// The system call policy, as the text of its file.
     pub policy: String,
+    /// The way out, for sandboxes with one.
+    pub network: NetworkSetup,
+}
+
+/// What the network policy `open` is held with.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct NetworkSetup {
+    /// The network helper's program, if one was found.
+    pub helper: Option<PathBuf>,
+    /// What is open though it would be closed.
+    pub allow: Vec<AddressRange>,
 }
 
 /// The ids that a configuration of `slots` takes.

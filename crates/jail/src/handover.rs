@@ -26,7 +26,9 @@ pub(crate) const MOUNT_SOURCE: &str = "ampoule";
 /// Where the launcher finds what it inherits.
 pub(crate) const SOCKET_FD: i32 = 3;
 pub(crate) const CONFIG_FD: i32 = 4;
-pub(crate) const FIRST_GROUP_FD: i32 = 5;
+/// The line to the keeper, for network helpers.
+pub(crate) const LINE_FD: i32 = 5;
+pub(crate) const FIRST_GROUP_FD: i32 = 6;
 /// Where the keeper, as root, keeps the device nodes; the launcher takes them over.
 pub(crate) const DEVICES: &str = "/sys";
 /// What the launcher reads at its start.
@@ -36,6 +38,8 @@ pub(crate) struct Start {
     pub(crate) layout: Layout,
     /// The first of the host ids that are mapped, two per slot; `None` with one id for everything.
     pub(crate) first_id: Option<u32>,
+    /// Why no network helper can be started, if none can.
+    pub(crate) network_hurdle: Option<String>,
 }
 
 /// The devices of a sandbox and their numbers.

@@ -38,6 +38,7 @@ mod identity;
 mod keeper;
 mod launcher;
 mod leaks;
+mod network;
 mod protocol;
 pub mod seccomp;
 #[path = "inside/sys.rs"]
@@ -45,9 +46,13 @@ mod sys;
 mod wire;
 
 pub use client::{Connection, Keeper, Listener, drop_to, is_root};
-pub use config::{LauncherConfig, SkeletonFile, Template, Tree};
+pub use config::{LauncherConfig, NetworkSetup, SkeletonFile, Template, Tree};
 pub use error::JailError;
 pub use leaks::{Leak, leaks};
+pub use network::{
+    range::{AddressRange, BadRange},
+    tool::PROGRAM as NETWORK_HELPER,
+};
 pub use protocol::{
     CellLimits, Command, Counters, FileNote, KernelMeters, Malformed, Report, WaitStatus,
 };

@@ -6,6 +6,7 @@ use std::{
     time::Instant,
 };
 
+use ampoule_core::NetworkPolicy;
 use rustix::{
     event::epoll,
     io::Errno,
@@ -14,6 +15,7 @@ use rustix::{
 
 use super::{
     CELL, Launcher, SETUP, SETUP_ERROR_LEN, WORKER, cell,
+    network::Helper,
     slot::{Handles, Process, Slot, State},
     token, watch, worker,
 };
@@ -29,7 +31,13 @@ const CLONE_NEWPID: i32 = 0x2000_0000;
 
 impl Launcher {
     /// Clones the first process of a new cell.
-    pub(super) fn prepare(&mut self, ticket: u32, template: u32, limits: CellLimits) -> Jail<()> {
+    pub(super) fn prepare(
+        &mut self,
+        ticket: u32,
+        template: u32,
+        limits: CellLimits,
+        network: NetworkPolicy,
+    ) -> Jail<()> {
         let template = template as usize;
         let unknown = || JailError::new("find the template", io::ErrorKind::NotFound);
         let image = self.images.get(template).ok_or_else(unknown)?;
@@ -41,7 +49,7 @@ impl Launcher {
         self.runs += 1;
         let (ours, theirs) = wire::pair().step("make a setup socket")?;
         let group = self.meters.create(format!("{index}-{}", self.runs), &limits)?;
-        let mut slot = Slot::new(ticket, template, limits);
+        let mut slot = Slot::new(ticket, template, limits, network);
         let recipe = cell::Recipe {
             image,
             devices: if self.first_id.is_some() {
@@ -49,6 +57,7 @@ impl Launcher {
             } else {
                 "/d/shared".to_owned()
             },
+            network,
             disk: limits.disk,
             two_ids: self.first_id.is_some(),
             joins: group.joins().collect(),
@@ -84,7 +93,7 @@ impl Launcher {
     }
 
     /// Maps the ids of a new cell and lets it go on.
-    fn open_gate(&self, index: usize, pid: i32) -> Jail<()> {
+    fn open_gate(&mut self, index: usize, pid: i32) -> Jail<()> {
         let write = |file: &str, text: &str| {
             std::fs::write(format!("/proc/{pid}/{file}"), text)
                 .step_with(|| format!("write {file} of a cell"))
@@ -99,9 +108,11 @@ impl Launcher {
         };
         write("uid_map", &map)?;
         write("gid_map", &map)?;
-        let Some(Slot { cell: Some(cell), setup: Some(setup), .. }) = &self.slots[index] else {
-            return Ok(());
-        };
+        let Some(slot) = self.slots[index].as_mut() else { return Ok(()) };
+        if slot.network == NetworkPolicy::Open {
+            slot.helper = Some(Helper::of_cell(self.runs, pid)?);
+        }
+        let Slot { cell: Some(cell), setup: Some(setup), .. } = slot else { return Ok(()) };
         watch(&self.epoll, cell.pidfd.as_fd(), token(index, CELL), epoll::EventFlags::IN)?;
         watch(&self.epoll, setup.as_fd(), token(index, SETUP), epoll::EventFlags::IN)?;
         wire::send(setup.as_fd(), b"m", &[]).step("start a cell")
@@ -126,7 +137,7 @@ impl Launcher {
                     Ok([workspace, tmp, snmp, snmp6]) => {
                         slot.handles = Some(Handles { workspace, tmp, snmp, snmp6 });
                         slot.cell_ready = Some(Instant::now());
-                        self.start_worker(index).map_err(|error| error.to_string())
+                        self.connect(index).map_err(|error| error.to_string())
                     }
                     Err(_) => {
                         Err("build a sandbox: the cell handed over something else".to_owned())
@@ -164,7 +175,7 @@ impl Launcher {
     }
 
     /// Clones the worker into a finished cell.
-    fn start_worker(&mut self, index: usize) -> Jail<()> {
+    pub(super) fn start_worker(&mut self, index: usize) -> Jail<()> {
         let program = self.slot_ids(index).map(|(_, program)| program);
         let Some(slot) = self.slots[index].as_mut() else { return Ok(()) };
         let (Some(cell), Some(group)) = (&slot.cell, &slot.group) else { return Ok(()) };

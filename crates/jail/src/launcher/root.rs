@@ -8,6 +8,7 @@
 //! /s/<k>       the host's system directories
 //! /t/<i>/root  the skeleton of template i: directories, links, a few files
 //! /t/<i>/<k>   its trees
+//! /o           what a root with a way out has more of, if there is one
 //! /d/<slot>    device nodes, a directory per slot (`/d/shared` for an ordinary user)
 //! ```
 
@@ -52,7 +53,7 @@ pub(super) struct Image {
 }
 
 /// Builds the launcher's root and enters it. Nothing of the host is reachable afterwards.
-pub(super) fn build(templates: &[Template], two_ids: bool) -> Jail<Vec<Image>> {
+pub(super) fn build(templates: &[Template], two_ids: bool, way_out: bool) -> Jail<Vec<Image>> {
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .step("make mounts private")?;
     let devices = two_ids
@@ -84,6 +85,9 @@ pub(super) fn build(templates: &[Template], two_ids: bool) -> Jail<Vec<Image>> {
         .enumerate()
         .map(|(index, template)| mount_template(base, index, template, &system, &links))
         .collect::<Jail<Vec<_>>>()?;
+    if way_out {
+        super::network::write_layer(base)?;
+    }
     mount(
         "proc",
         base.join("proc"),

@@ -6,7 +6,10 @@ use std::{
 };
 
 use ampoule_core::{Layer, Result};
-use ampoule_jail::{LauncherConfig, SkeletonFile, Template, Tree, seccomp::DEFAULT_POLICY};
+use ampoule_jail::{
+    AddressRange, LauncherConfig, NETWORK_HELPER, NetworkSetup, SkeletonFile, Template, Tree,
+    seccomp::DEFAULT_POLICY,
+};
 
 use crate::runtimes::{
     Interpreter, PACKAGES_INSIDE, Placeholders, RuntimeFolder, packages_dir,
@@ -35,6 +38,16 @@ pub struct NativeConfig {
     pub id_base: u32,
     /// What may be missing on this machine: the operator gave it up.
     pub allow_missing: Vec<Layer>,
+    /// The way out, for sandboxes with one.
+    pub network: NetworkConfig,
+}
+
+/// What the network policy `open` means.
+#[derive(Clone, Debug, Default)]
+pub struct NetworkConfig {
+    /// What is open though it would be closed: private ranges, addresses of the host. An address of
+    /// the host is opened only by itself, and not by a range around it.
+    pub allow: Vec<AddressRange>,
 }
 
 /// A runtime with the interpreter that was found for it.
@@ -73,8 +86,20 @@ impl NativeConfig {
             slots: self.slots,
             id_base: self.id_base,
             policy: DEFAULT_POLICY.to_owned(),
+            network: NetworkSetup {
+                helper: find_on_path(NETWORK_HELPER),
+                allow: self.network.allow.clone(),
+            },
         }
     }
+}
+
+/// Looks for a program where a shell would.
+fn find_on_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|directory| directory.join(program))
+        .find(|candidate| candidate.is_absolute() && candidate.is_file())
 }
 
 fn template(runtime: &NativeRuntime) -> Template {

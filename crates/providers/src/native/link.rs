@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use ampoule_core::{Meters, Result};
+use ampoule_core::{Meters, NetworkPolicy, Result};
 use ampoule_jail::{CellLimits, Command, Connection, Keeper, KernelMeters, Report};
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -141,6 +141,7 @@ pub(super) struct Link {
     cgroup_version: u32,
     meters: KernelMeters,
     two_ids: bool,
+    network_hurdle: Option<String>,
 }
 
 impl Link {
@@ -161,6 +162,11 @@ impl Link {
     /// Whether each sandbox has host ids of its own.
     pub(super) fn two_ids(&self) -> bool {
         self.two_ids
+    }
+
+    /// Why no sandbox can have a way out, if none can.
+    pub(super) fn network_hurdle(&self) -> Option<&str> {
+        self.network_hurdle.as_deref()
     }
 
     fn shared(&self) -> MutexGuard<'_, Shared> {
@@ -210,6 +216,7 @@ impl Link {
         self: &Arc<Self>,
         template: u32,
         limits: CellLimits,
+        network: NetworkPolicy,
     ) -> Result<Prepared> {
         let ticket = self.next_ticket.fetch_add(1, Ordering::Relaxed) & 0x7fff_ffff;
         let (sender, receiver) = oneshot::channel();
@@ -220,7 +227,7 @@ impl Link {
             }
             shared.tickets.insert(ticket, sender);
         }
-        self.send(Command::Prepare { ticket, template, limits });
+        self.send(Command::Prepare { ticket, template, limits, network });
         // A launcher that answers nothing is as good as gone.
         let Built { slot, descriptors } = tokio::time::timeout(PREPARE, receiver)
             .await
@@ -361,9 +368,9 @@ async fn serve(
     let interest = Interest::READABLE | Interest::WRITABLE;
     let connection = watch_descriptor(connection, interest).map_err(text)?;
     let first = connection.async_io(Interest::READABLE, Connection::receive).await;
-    let (cgroup_version, meters, two_ids) = match first.map_err(text)? {
-        Some((Report::Ready { cgroup_version, meters, two_ids, .. }, _)) => {
-            (cgroup_version, meters, two_ids)
+    let (cgroup_version, meters, two_ids, network_hurdle) = match first.map_err(text)? {
+        Some((Report::Ready { cgroup_version, meters, two_ids, network_hurdle, .. }, _)) => {
+            (cgroup_version, meters, two_ids, network_hurdle)
         }
         Some((Report::Failed { text, .. }, _)) => return Err(text),
         _ => return Err("it ended before it was ready".to_owned()),
@@ -376,6 +383,7 @@ async fn serve(
         cgroup_version,
         meters,
         two_ids,
+        network_hurdle,
     });
     state.send_replace(LinkState::Up(Arc::clone(&link)));
     let read = async {

@@ -32,8 +32,9 @@ use ampoule_jail::{CellLimits, Keeper};
 use async_trait::async_trait;
 use tokio::{sync::watch, task::JoinHandle};
 
+pub use ampoule_jail::{AddressRange, BadRange};
 use channels::RuntimeTraits;
-pub use config::{NativeConfig, NativeRuntime};
+pub use config::{NativeConfig, NativeRuntime, NetworkConfig};
 use link::{Link, LinkState};
 use sandbox::NativeSandbox;
 
@@ -70,7 +71,7 @@ impl Native {
     pub async fn connect(keeper: Keeper, config: &NativeConfig) -> Result<Self> {
         let closing = tokio_util::sync::CancellationToken::new();
         let (link, tender) = link::tend(keeper, closing.clone())?;
-        let native = Self {
+        let mut native = Self {
             capabilities: capabilities(config),
             templates: config
                 .runtimes
@@ -91,9 +92,14 @@ impl Native {
             closing,
         };
         let link = native.link().await?;
-        if link.meters() == Meters::None || !link.further_meters().processes {
+        let metered = link.meters() != Meters::None && link.further_meters().processes;
+        if !metered && !config.allow_missing.contains(&Layer::Cgroup) {
             native.shutdown().await?;
             return Err(error::no_meters());
+        }
+        native.capabilities.network_hurdle = link.network_hurdle().map(str::to_owned);
+        if native.capabilities.network_hurdle.is_none() {
+            native.capabilities.networks.push(NetworkPolicy::Open);
         }
         Ok(native)
     }
@@ -147,6 +153,7 @@ fn capabilities(config: &NativeConfig) -> Capabilities {
         stream_output: true,
         artifacts: true,
         networks: vec![NetworkPolicy::None],
+        network_hurdle: None,
         max_wall: config.max_wall,
         max_memory: config.max_memory,
         min_memory,
@@ -179,7 +186,7 @@ impl Provider for Native {
             millicpus: spec.limits.millicpus,
         };
         let link = self.link().await?;
-        let prepared = link.prepare(template.index, limits).await?;
+        let prepared = link.prepare(template.index, limits, spec.network).await?;
         let isolation = isolation_report(&link, spec.network);
         let sandbox = NativeSandbox::start(prepared, isolation, template.traits, PATIENCE).await?;
         Ok(Box::new(sandbox))

@@ -7,7 +7,7 @@ use ampoule_core::{
     Limits, NetworkPolicy, Provider as _, ProviderExt as _,
 };
 use ampoule_providers::{
-    native::{Native, NativeConfig, NativeRuntime},
+    native::{Native, NativeConfig, NativeRuntime, NetworkConfig},
     runtimes::{Catalogue, default_data_dir},
 };
 use ampoule_testkit::Failure;
@@ -46,6 +46,7 @@ impl Rig {
             max_memory: 1 << 30,
             id_base: NativeConfig::DEFAULT_ID_BASE,
             allow_missing: Vec::new(),
+            network: NetworkConfig::default(),
         };
         let keeper = Native::spawn(&config).unwrap();
         let runtime = Runtime::new().unwrap();
