@@ -44,14 +44,16 @@ pub(crate) fn add(add: &mut impl FnMut(&str, &str, Test)) {
         nobody_came(rig, " 8080")
     });
     add("closed", "a_socket_of_the_device_leads_nowhere", |rig| {
+        let beyond = closed().replace("'198.18.0.2',", "");
         let code = format!(
-            "import socket, struct, time\ndef main():\n  index = socket.if_nametoindex('tap0')\n  tried = 0\n  for address in {}:\n    for port in (7007, 5353):\n      for way in ('device', 'index', 'unicast_if', 'pktinfo', 'group_if', 'source'):\n        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n        s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)\n        more = []\n        try:\n          if way == 'device': s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b'tap0\\0')\n          if way == 'index': s.setsockopt(socket.SOL_SOCKET, 62, index)\n          if way == 'unicast_if': s.setsockopt(socket.IPPROTO_IP, 50, struct.pack('>I', index))\n          if way == 'pktinfo': more = [(socket.IPPROTO_IP, 8, struct.pack('I8x', index))]\n          if way == 'group_if': s.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton('198.18.0.100'))\n          if way == 'source': s.bind(('198.18.0.100', 0))\n          s.sendmsg([b'x'], more, 0, (address, port))\n          tried += 1\n        except OSError: pass\n  for address in {}:\n    s = socket.socket()\n    s.settimeout(0.3)\n    s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b'tap0\\0')\n    try: s.connect((address, 7007)); raise SystemExit(address)\n    except OSError: tried += 1\n  time.sleep(1)\n  return tried",
-            closed(),
-            closed(),
+            "import socket, struct, time\ndef frames():\n  line = [l for l in open('/proc/self/net/dev') if 'tap0' in l][0].split(':')[1].split()\n  return int(line[9]), int(line[11])\ndef main():\n  index = socket.if_nametoindex('tap0')\n  time.sleep(0.5)\n  before = frames()\n  tried = 0\n  for address in {}:\n    for port in (7007, 5353):\n      for way in ('device', 'index', 'unicast_if', 'pktinfo', 'group_if', 'source'):\n        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n        s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)\n        more = []\n        try:\n          if way == 'device': s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b'tap0\\0')\n          if way == 'index': s.setsockopt(socket.SOL_SOCKET, 62, index)\n          if way == 'unicast_if': s.setsockopt(socket.IPPROTO_IP, 50, struct.pack('>I', index))\n          if way == 'pktinfo': more = [(socket.IPPROTO_IP, 8, struct.pack('I8x', index))]\n          if way == 'group_if': s.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton('198.18.0.100'))\n          if way == 'source': s.bind(('198.18.0.100', 0))\n          s.sendmsg([b'x'], more, 0, (address, port))\n          tried += 1\n        except OSError: pass\n  for address in {}:\n    s = socket.socket()\n    s.settimeout(0.3)\n    s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b'tap0\\0')\n    try: s.connect((address, 7007)); raise SystemExit(address)\n    except OSError: tried += 1\n  time.sleep(1)\n  sent, dropped = (b - a for a, b in zip(before, frames()))\n  return [tried, dropped, sent]",
+            beyond, beyond,
         );
-        // Most of them the kernel sends without asking a route: the filter is what holds.
-        let tried: u32 = value(rig.open("python", &code)?)?.parse()?;
-        assert!(tried > 40, "{tried}");
+        // Most of them the kernel sends without asking a route: the filter of frames is what holds.
+        // (The gateway's own address passes it, and the helper refuses that; it is left out here.)
+        let counted: Vec<u32> = serde_json::from_str(&value(rig.open("python", &code)?)?)?;
+        let [tried, dropped, sent] = counted[..] else { return Err("not three numbers".into()) };
+        assert!(tried > 40 && dropped > 20 && sent < 4, "{counted:?}");
         nobody_came(rig, " 5353")?;
         for address in CLOSED.into_iter().skip(1).chain([HOST[1]]) {
             assert_eq!(rig.visits(address)?, Vec::<String>::new());
@@ -97,7 +99,7 @@ pub(crate) fn add(add: &mut impl FnMut(&str, &str, Test)) {
         Ok(())
     });
     add("closed", "routes_and_devices_cannot_be_changed", |rig| {
-        let code = "import fcntl, socket, struct\ndef main():\n  out = []\n  s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n  for request in (0x890b, 0x890c, 0x8914, 0x8916, 0x8924, 0x8955):\n    try: fcntl.ioctl(s, request, bytes(120)); out.append(request)\n    except OSError: pass\n  n = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)\n  n.send(struct.pack('IHHII', 28, 25, 5, 1, 0) + struct.pack('8BI', 2, 8, 0, 0, 254, 4, 0, 9))\n  out.append(struct.unpack_from('i', n.recv(4096), 16)[0])\n  return out";
+        let code = "import fcntl, socket, struct\ndef main():\n  out = []\n  s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n  for request in (0x890b, 0x890c, 0x8914, 0x8916, 0x8924, 0x8955):\n    try: fcntl.ioctl(s, request, bytes(120)); out.append(request)\n    except OSError: pass\n  n = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)\n  n.send(struct.pack('IHHII', 28, 25, 5, 1, 0) + struct.pack('8BI', 2, 8, 0, 0, 254, 4, 0, 9, 0))\n  out.append(struct.unpack_from('i', n.recv(4096), 16)[0])\n  return out";
         assert_eq!(value(rig.open("python", code)?)?, "[-1]");
         Ok(())
     });

@@ -15,7 +15,7 @@ use futures_util::StreamExt as _;
 
 use crate::{
     ROLE, Test,
-    rig::{Rig, request, value},
+    rig::{request, value},
 };
 
 /// A program whose child has `word` in its arguments, and which says so.
