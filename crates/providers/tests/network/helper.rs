@@ -10,7 +10,7 @@ use std::{
 use ampoule_core::{
     CancellationToken, Collector, Event, NetworkPolicy, Outcome, Provider as _, ProviderExt as _,
 };
-use ampoule_testkit::{Failure, eventually, is_gone, unique_word};
+use ampoule_testkit::{Failure, children_of, eventually, is_gone, unique_word};
 use futures_util::StreamExt as _;
 
 use crate::{
@@ -80,6 +80,22 @@ fn again(role: &str, path: &str) -> Command {
     command
 }
 
+/// Starts a manager with a run in it, kills the process that `whom` finds by the run's helper, and
+/// looks what is left.
+fn left_by_a_killed(whom: fn(u32) -> Result<u32, Failure>) -> Result<(), Failure> {
+    let word = unique_word();
+    let mut doomed = again("doomed", &std::env::var("PATH")?)
+        .env("AMPOULE_NETWORK_TEST_WORD", &word)
+        .stdout(Stdio::null())
+        .spawn()?;
+    let helper = helper_of(&word)?;
+    kill(whom(helper)?)?;
+    eventually("the helper is gone", || is_gone(helper))?;
+    eventually("the program is gone", || processes_where("cmdline", &word).is_empty())?;
+    // The manager has seen it, and ends well.
+    if doomed.wait()?.success() { Ok(()) } else { Err("the manager did not see it".into()) }
+}
+
 pub(crate) fn add(add: &mut impl FnMut(&str, &str, Test)) {
     add("helper", "it_may_do_little_and_is_gone_with_its_run", |rig| {
         let word = unique_word();
@@ -133,18 +149,29 @@ pub(crate) fn add(add: &mut impl FnMut(&str, &str, Test)) {
         Ok(())
     });
     add("helper", "a_killed_keeper_takes_its_helpers_along", |_| {
-        let word = unique_word();
-        let mut doomed = again("doomed", &std::env::var("PATH")?)
-            .env("AMPOULE_NETWORK_TEST_WORD", &word)
-            .stdout(Stdio::null())
-            .spawn()?;
-        let helper = helper_of(&word)?;
-        kill(status(helper, "PPid")?.parse()?)?;
-        eventually("the helper is gone", || is_gone(helper))?;
-        eventually("the program is gone", || processes_where("cmdline", &word).len() <= 1)?;
-        doomed.kill()?;
-        doomed.wait()?;
-        eventually("all is gone", || processes_where("cmdline", &word).is_empty())
+        left_by_a_killed(|helper| Ok(status(helper, "PPid")?.parse()?))
+    });
+    add("helper", "a_killed_launcher_leaves_no_helper", |_| {
+        left_by_a_killed(|helper| {
+            let keeper = status(helper, "PPid")?.parse()?;
+            let mut others = children_of(keeper).into_iter();
+            let launcher = others.find(|pid| {
+                fs::read_to_string(format!("/proc/{pid}/comm"))
+                    .is_ok_and(|name| name.trim() == "ampoule-launche")
+            });
+            Ok(launcher.ok_or("no launcher")?)
+        })
+    });
+    add("helper", "one_that_nobody_keeps_is_a_leak", |_| {
+        // Something with the arguments of a helper, whose parent is no keeper.
+        let script = ["-c", "read wait", "slirp4netns", "--cidr=198.18.0.0/24"];
+        let mut stray = Command::new("sh").args(script).stdin(Stdio::piped()).spawn()?;
+        let found = ampoule_jail::leaks()?;
+        drop(stray.stdin.take());
+        stray.wait()?;
+        let is_stray = |leak: &ampoule_jail::Leak| matches!(leak, ampoule_jail::Leak::Process { pid, .. } if *pid == stray.id());
+        assert!(found.iter().any(is_stray), "{found:?}");
+        Ok(())
     });
     add("helper", "two_runs_have_networks_of_their_own", |rig| {
         let serve = "import socket\ndef main():\n  s = socket.create_server(('0.0.0.0', 4000))\n  s.settimeout(4)\n  print('ready', flush=True)\n  try: s.accept(); return 'somebody came'\n  except TimeoutError: return 'nobody'";

@@ -10,7 +10,7 @@ mod world;
 
 use std::{
     env,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitCode},
     sync::Arc,
 };
@@ -37,15 +37,20 @@ fn main() -> ExitCode {
             let anyone = std::os::unix::fs::PermissionsExt::from_mode(0o755);
             std::fs::set_permissions(directory.path(), anyone).unwrap();
             let apart = ["unshare", "--net", "--mount", "--propagation", "private", "--"];
-            again("host", &apart, directory.path().to_owned())
+            again("host", &apart, &env::current_exe().unwrap(), directory.path())
         }
         "host" => {
             let world = World::build(&directory).unwrap_or_else(|error| panic!("{error:?}"));
-            let ordinary =
+            // This program and the packages may lie where an ordinary user cannot look.
+            let program = directory.join("network");
+            std::fs::copy(env::current_exe().unwrap(), &program).unwrap();
+            let data = format!("AMPOULE_DATA_DIR={}", world.data_dir.display());
+            let user =
                 ["setpriv", "--reuid", ORDINARY, "--regid", ORDINARY, "--clear-groups", "--"];
+            let by = ["env", &data];
             let codes = [
-                again("root", &["env"], directory.clone()),
-                again("ordinary", &ordinary, directory),
+                again("root", &by, &program, &directory),
+                again("ordinary", &[&user[..], &by].concat(), &program, &directory),
             ];
             drop(world);
             let failed = codes.into_iter().any(|code| code != ExitCode::SUCCESS);
@@ -70,10 +75,10 @@ fn main() -> ExitCode {
 }
 
 /// Starts this program again in another role, by another program.
-fn again(role: &str, by: &[&str], directory: PathBuf) -> ExitCode {
+fn again(role: &str, by: &[&str], program: &Path, directory: &Path) -> ExitCode {
     let status = Command::new(by[0])
         .args(&by[1..])
-        .arg(env::current_exe().unwrap())
+        .arg(program)
         .args(env::args_os().skip(1))
         .env(ROLE, role)
         .env(DIRECTORY, directory)

@@ -10,10 +10,11 @@
 use std::{
     fs::{self, File},
     io,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
+use ampoule_providers::runtimes::default_data_dir;
 use ampoule_testkit::{Failure, eventually};
 
 pub(crate) const PUBLIC: &str = "203.0.113.10";
@@ -40,12 +41,15 @@ const LOGS: [&str; 2] = ["world.log", "host.log"];
 #[derive(Debug)]
 pub(crate) struct World {
     servers: Vec<Child>,
+    /// Where the installed packages are to be seen by everybody.
+    pub(crate) data_dir: PathBuf,
 }
 
 impl World {
     /// Builds the world around the network and mount namespace that we are in, which are ours.
     pub(crate) fn build(directory: &Path) -> Result<Self, Failure> {
-        let mut world = Self { servers: Vec::new() };
+        let data_dir = directory.join("data");
+        let mut world = Self { servers: Vec::new(), data_dir };
         let mut addresses = vec![PUBLIC, RESOLVER];
         addresses.extend(CLOSED);
         let inner = world.serve(directory, LOGS[0], RESOLVER, &addresses, true)?;
@@ -71,6 +75,9 @@ impl World {
         run(&format!("mount --bind {} /etc/resolv.conf", resolv.display()))?;
         run("mount -t tmpfs -o mode=0755 tmpfs /dev/net")?;
         run("mknod -m 0666 /dev/net/tun c 10 200")?;
+        fs::create_dir(&world.data_dir)?;
+        let data_dir = default_data_dir();
+        run(&format!("mount --bind {} {}", data_dir.display(), world.data_dir.display()))?;
         Ok(world)
     }
 
