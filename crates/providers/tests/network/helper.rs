@@ -5,17 +5,19 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     process::{Command, Stdio},
+    sync::Arc,
+    time::Duration,
 };
 
 use ampoule_core::{
     CancellationToken, Collector, Event, NetworkPolicy, Outcome, Provider as _, ProviderExt as _,
 };
-use ampoule_testkit::{Failure, children_of, eventually, is_gone, unique_word};
+use ampoule_testkit::{Failure, Suite, children_of, eventually, is_gone, unique_word};
 use futures_util::StreamExt as _;
 
 use crate::{
     ROLE, Test,
-    rig::{request, value},
+    rig::{Rig, request, value},
 };
 
 /// A program whose child has `word` in its arguments, and which says so.
@@ -94,6 +96,97 @@ fn left_by_a_killed(whom: fn(u32) -> Result<u32, Failure>) -> Result<(), Failure
     eventually("the program is gone", || processes_where("cmdline", &word).is_empty())?;
     // The manager has seen it, and ends well.
     if doomed.wait()?.success() { Ok(()) } else { Err("the manager did not see it".into()) }
+}
+
+/// The helpers of this process's keepers.
+fn helpers() -> Vec<u32> {
+    let keepers = children_of(std::process::id()).into_iter();
+    let all = keepers.flat_map(children_of);
+    all.filter(|pid| processes_where("comm", "slirp4netns").contains(pid)).collect()
+}
+
+fn every_slot_is_free(rig: &Rig) -> bool {
+    rig.runtime.block_on(async {
+        let spec = request("python", "def main(): return 1", NetworkPolicy::None).spec();
+        let mut held = Vec::new();
+        while let Ok(sandbox) = rig.strict.create(spec.clone()).await {
+            held.push(sandbox);
+        }
+        let all = held.len() == crate::rig::SLOTS as usize;
+        for sandbox in held {
+            let _ = sandbox.destroy().await;
+        }
+        all
+    })
+}
+
+/// Controls, because they take every slot: they run one after another.
+pub(crate) fn add_controls(suite: &mut Suite, rig: &Arc<Rig>) {
+    let dropping = Arc::clone(rig);
+    suite.control("a_dropped_creation_leaves_no_helper", move || {
+        let rig = &dropping;
+        rig.runtime.block_on(async {
+            let spec = request("python", "def main(): return 1", NetworkPolicy::Open).spec();
+            // Dropped at every moment, more often than there are slots.
+            for moment in 0..60_u64 {
+                let soon = Duration::from_micros(moment * 500);
+                let _ = tokio::time::timeout(soon, rig.strict.create(spec.clone())).await;
+            }
+        });
+        eventually("no helper is left", || helpers().is_empty())?;
+        eventually("every slot is back", || every_slot_is_free(rig))
+    });
+    let rig = Arc::clone(rig);
+    suite.control("many_at_once_all_have_a_way_out", move || {
+        let code = "import socket\ndef main():\n  c = socket.create_connection(('world.test', 7007), 15)\n  c.sendall(b'x')\n  return c.recv(1).decode()";
+        let runs = (0..40).map(|_| async {
+            let request = request("python", code, NetworkPolicy::Open);
+            rig.strict.run(request, CancellationToken::new()).await
+        });
+        let results: Vec<_> =
+            rig.runtime.block_on(futures_util::stream::iter(runs).buffer_unordered(6).collect());
+        for result in results {
+            assert_eq!(value(result?)?, "\"x\"");
+        }
+        assert_eq!(helpers(), Vec::<u32>::new());
+        Ok(())
+    });
+}
+
+/// What only root can set up: machines without a tun device, or with one for root alone.
+pub(crate) fn add_for_root(add: &mut impl FnMut(&str, &str, Test)) {
+    add("helper", "without_a_tun_device_the_policy_is_refused_with_the_fix", |_| {
+        let ordinary = "setpriv --reuid 65533 --regid 65533 --clear-groups";
+        let mine = "mknod -m 0600 /dev/net/tun c 10 200";
+        for (device, by, said) in [
+            (":", "exec", "(No such file or directory (os error 2)); hint: `modprobe tun`; for a"),
+            (mine, ordinary, "cannot be opened by this user; hint: `chmod 0666 /dev/net/tun`"),
+        ] {
+            let script = format!("mount -t tmpfs tmpfs /dev/net && {device} && {by} \"$0\"");
+            let output = Command::new("unshare")
+                .args(["--mount", "--propagation", "private", "--", "sh", "-c", &script])
+                .arg(std::env::current_exe()?)
+                .env(ROLE, "without")
+                .output()?;
+            let got = String::from_utf8(output.stdout)?;
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            assert!(got.starts_with("Unsupported: `network` is `open`"), "{got}");
+            assert!(got.contains(said), "{got}");
+        }
+        Ok(())
+    });
+    add("helper", "root_needs_no_tun_device_that_others_may_open", |_| {
+        let script =
+            "mount -t tmpfs tmpfs /dev/net && mknod -m 0600 /dev/net/tun c 10 200 && exec \"$0\"";
+        let output = Command::new("unshare")
+            .args(["--mount", "--propagation", "private", "--", "sh", "-c", script])
+            .arg(std::env::current_exe()?)
+            .env(ROLE, "with")
+            .output()?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{errors}");
+        Ok(())
+    });
 }
 
 pub(crate) fn add(add: &mut impl FnMut(&str, &str, Test)) {
@@ -180,7 +273,7 @@ pub(crate) fn add(add: &mut impl FnMut(&str, &str, Test)) {
         let (served, visited) = rig.runtime.block_on(async {
             let server = rig.strict.run(request("python", serve, NetworkPolicy::Open), cancel());
             let visitor = async {
-                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                tokio::time::sleep(Duration::from_secs(1)).await;
                 rig.strict.run(request("python", visit, NetworkPolicy::Open), cancel()).await
             };
             tokio::join!(server, visitor)

@@ -63,6 +63,14 @@ fn main() -> ExitCode {
             }
             ExitCode::SUCCESS
         }
+        "with" => {
+            let rig = Rig::start(directory);
+            let code =
+                "import socket\ndef main(): socket.create_connection(('world.test', 7007), 10)";
+            let result = rig.open("python", code).unwrap_or_else(|error| panic!("{error:?}"));
+            assert!(result.finished.outcome.is_success(), "{result:?}");
+            ExitCode::SUCCESS
+        }
         "doomed" => {
             let rig = Rig::start(directory);
             let word = env::var("AMPOULE_NETWORK_TEST_WORD").unwrap();
@@ -91,6 +99,7 @@ fn suite(role: &str, directory: PathBuf) -> ExitCode {
     let rig = Arc::new(Rig::start(directory));
     let mut suite = Suite::new();
     reach::add_controls(&mut suite, &rig);
+    helper::add_controls(&mut suite, &rig);
     let mut with_rig = |group: &str, name: &str, test: Test| {
         let rig = Arc::clone(&rig);
         suite.test(format!("{role}::{group}::{name}"), move || test(&rig));
@@ -98,6 +107,9 @@ fn suite(role: &str, directory: PathBuf) -> ExitCode {
     reach::add(&mut with_rig);
     closed::add(&mut with_rig);
     helper::add(&mut with_rig);
+    if role == "root" {
+        helper::add_for_root(&mut with_rig);
+    }
     let last = Arc::clone(&rig);
     suite.run(move || last.stop())
 }

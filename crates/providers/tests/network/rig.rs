@@ -15,6 +15,8 @@ use tokio::runtime::Runtime;
 
 use crate::world;
 
+pub(crate) const SLOTS: u32 = 8;
+
 pub(crate) struct Rig {
     pub(crate) runtime: Runtime,
     /// Nothing is listed.
@@ -30,7 +32,7 @@ fn config(allow: &[&str]) -> NativeConfig {
             .iter()
             .map(|folder| NativeRuntime::find(folder, &default_data_dir()).unwrap())
             .collect(),
-        slots: 8,
+        slots: SLOTS,
         max_wall: Duration::from_secs(60),
         max_memory: 1 << 30,
         id_base: NativeConfig::DEFAULT_ID_BASE,

@@ -3,8 +3,8 @@
 //!
 //! ```text
 //!   host namespace (this process, the provider)        world namespace
-//!   203.0.113.1, 10.77.0.1, 127.0.0.1  ---- veth ----  203.0.113.10 (public), 203.0.113.53 (names),
-//!   the same servers on each of them                   10.77.0.10, 192.168.77.10, 169.254.169.254, …
+//!   203.0.113.1, 10.77.0.1, 127.0.0.1  ---- veth ----  203.0.113.10 (public), 10.77.0.10,
+//!   127.0.0.53 (looks names up)                        192.168.77.10, 169.254.169.254, …
 //! ```
 
 use std::{
@@ -18,7 +18,8 @@ use ampoule_providers::runtimes::default_data_dir;
 use ampoule_testkit::{Failure, eventually};
 
 pub(crate) const PUBLIC: &str = "203.0.113.10";
-pub(crate) const RESOLVER: &str = "203.0.113.53";
+/// Where the host looks names up: as with most distributions a service on its own loopback.
+pub(crate) const RESOLVER: &str = "127.0.0.53";
 pub(crate) const PRIVATE: &str = "10.77.0.10";
 /// Addresses of the world that are closed.
 pub(crate) const CLOSED: [&str; 7] = [
@@ -50,9 +51,9 @@ impl World {
     pub(crate) fn build(directory: &Path) -> Result<Self, Failure> {
         let data_dir = directory.join("data");
         let mut world = Self { servers: Vec::new(), data_dir };
-        let mut addresses = vec![PUBLIC, RESOLVER];
+        let mut addresses = vec![PUBLIC];
         addresses.extend(CLOSED);
-        let inner = world.serve(directory, LOGS[0], RESOLVER, &addresses, true)?;
+        let inner = world.serve(directory, LOGS[0], "-", &addresses, true)?;
         run(&format!("ip link add host0 type veth peer name world0 netns {inner}"))?;
         run("ip link set lo up")?;
         run("ip link set host0 up")?;
@@ -62,7 +63,8 @@ impl World {
         // Whatever is no address of ours is the world's.
         run(&format!("ip route add default via {PUBLIC}"))?;
         fs::write(directory.join("linked"), "")?;
-        world.serve(directory, LOGS[1], "-", &["127.0.0.1", HOST[0], HOST[1]], false)?;
+        let own = ["127.0.0.1", RESOLVER, HOST[0], HOST[1]];
+        world.serve(directory, LOGS[1], RESOLVER, &own, false)?;
         for log in LOGS {
             let log = directory.join(log);
             eventually("the servers are there", || {
