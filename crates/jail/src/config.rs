@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::network::range::AddressRange;
+use crate::network::range::Opening;
 
 /// The launcher's whole configuration. Operator's data: no request ever reaches it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -28,7 +28,7 @@ pub struct NetworkSetup {
     /// The network helper's program, if one was found.
     pub helper: Option<PathBuf>,
     /// What is open though it would be closed.
-    pub allow: Vec<AddressRange>,
+    pub allow: Vec<Opening>,
 }
 
 /// The ids that a configuration of `slots` takes.

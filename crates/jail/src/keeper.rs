@@ -188,7 +188,7 @@ fn keep(control: &OwnedFd, config: LauncherConfig, base: &Base) -> Jail<()> {
     if claimed.is_some() {
         make_devices(slots)?;
     }
-    let mut helpers = Helpers::find(&config.network);
+    let mut helpers = Helpers::find(&config.network, claimed.is_some());
     if claimed.is_some() {
         helpers.show_tun();
     }

@@ -50,7 +50,7 @@ pub use config::{LauncherConfig, NetworkSetup, SkeletonFile, Template, Tree};
 pub use error::JailError;
 pub use leaks::{Leak, leaks};
 pub use network::{
-    range::{AddressRange, BadRange},
+    range::{AddressRange, BadRange, Opening},
     tool::PROGRAM as NETWORK_HELPER,
 };
 pub use protocol::{

@@ -20,12 +20,12 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
     pipe::{PipeFlags, pipe_with},
-    process::{Signal, WaitId, WaitIdOptions, getpid, getuid, pidfd_send_signal, waitid},
+    process::{Signal, WaitId, WaitIdOptions, getpid, pidfd_send_signal, waitid},
 };
 
 use super::{
     line::{Answer, Connect, LINE_LEN},
-    range::{AddressRange, own_addresses, routes},
+    range::{Opening, Plan, own_addresses},
     start, tool,
 };
 use crate::{
@@ -39,7 +39,8 @@ use crate::{
 pub(crate) struct Helpers {
     /// The program; or why there is none.
     program: Result<PathBuf, String>,
-    allow: Vec<AddressRange>,
+    allow: Vec<Opening>,
+    two_ids: bool,
     line: Option<OwnedFd>,
     running: Vec<Helper>,
 }
@@ -60,9 +61,10 @@ struct Helper {
 }
 
 impl Helpers {
-    /// Looks whether helpers can be started here.
-    pub(crate) fn find(setup: &NetworkSetup) -> Self {
+    /// Looks whether helpers can be started here; `two_ids` if a cell has ids of its own.
+    pub(crate) fn find(setup: &NetworkSetup, two_ids: bool) -> Self {
         Self {
+            two_ids,
             program: tool::find(setup.helper.as_deref()),
             allow: setup.allow.clone(),
             line: None,
@@ -70,7 +72,7 @@ impl Helpers {
         }
     }
 
-    /// As root, in a mount namespace of our own: has every helper find a tun device that it may
+    /// In a mount namespace of our own in which we may make nodes: has every helper find a tun device that it may
     /// open.
     pub(crate) fn show_tun(&mut self) {
         if self.program.is_ok()
@@ -168,7 +170,7 @@ impl Helpers {
             .as_ref()
             .map_err(|why| JailError::new(why.clone(), std::io::ErrorKind::NotFound))?;
         // The host's addresses of this moment.
-        let routes = routes(&self.allow, &own_addresses()?);
+        let plan = Plan::new(&self.allow, own_addresses()?);
         let (ready, ready_in) = pipe_with(PipeFlags::CLOEXEC).step("make a pipe")?;
         // What nobody reads must not hold the helper up.
         let (said, said_in) =
@@ -178,10 +180,10 @@ impl Helpers {
             keeper: Some(getpid()),
             network_namespace: network_namespace.as_fd(),
             user_namespace: user_namespace.as_fd(),
-            routes: &routes,
+            plan: &plan,
             ready: ready_in.as_fd(),
             said: said_in.as_fd(),
-            two_ids: getuid().is_root(),
+            two_ids: self.two_ids,
         };
         // SAFETY: the keeper never starts a thread.
         let child = unsafe { sys::clone3(0, None) }?;

@@ -14,6 +14,9 @@ use rustix::net::{
 use super::range::AddressRange;
 use crate::error::{Jail, JailError, Step};
 
+/// The table of routes that is looked into last.
+pub(super) const MAIN_TABLE: u8 = 254;
+
 const INET: u8 = 2;
 const INET6: u8 = 10;
 const ANSWER: u16 = 2;
@@ -141,19 +144,18 @@ impl Device {
 
     /// Adds a route; without a gateway one that finds nothing, so that the kernel says "unreachable"
     /// and counts.
-    pub(super) fn route(&self, to: AddressRange, gateway: Option<Ipv4Addr>) -> Jail<()> {
+    pub(super) fn route(&self, table: u8, to: AddressRange, gateway: Option<Ipv4Addr>) -> Jail<()> {
         const NEW_ROUTE: u16 = 24;
         const DESTINATION: u16 = 1;
         const DEVICE: u16 = 4;
         const GATEWAY: u16 = 5;
-        const MAIN_TABLE: u8 = 254;
         const STATIC: u8 = 4;
         const UNIVERSE: u8 = 0;
         const UNICAST: u8 = 1;
         const THROW: u8 = 9;
         const ON_LINK: u32 = 4;
         let (kind, flags) = if gateway.is_some() { (UNICAST, ON_LINK) } else { (THROW, 0) };
-        let mut body = vec![INET, to.prefix(), 0, 0, MAIN_TABLE, STATIC, UNIVERSE, kind];
+        let mut body = vec![INET, to.prefix(), 0, 0, table, STATIC, UNIVERSE, kind];
         body.extend_from_slice(&flags.to_ne_bytes());
         let mut request = Request::new(NEW_ROUTE, CREATE, &body);
         if to.prefix() > 0 {
@@ -164,5 +166,22 @@ impl Device {
                 request.with(GATEWAY, &gateway.octets()).with(DEVICE, &self.index.to_ne_bytes());
         }
         self.ask(request, "add a route")
+    }
+
+    /// Has packets to a port of a range look into another table first.
+    pub(super) fn rule(&self, to: AddressRange, port: u16, table: u8) -> Jail<()> {
+        const NEW_RULE: u16 = 32;
+        const DESTINATION: u16 = 1;
+        const PRIORITY: u16 = 6;
+        const PORTS: u16 = 24;
+        const LOOK_INTO_TABLE: u8 = 1;
+        const BEFORE_MAIN: u32 = 100;
+        let body = [INET, to.prefix(), 0, 0, table, 0, 0, LOOK_INTO_TABLE, 0, 0, 0, 0];
+        let [low, high] = port.to_ne_bytes();
+        let request = Request::new(NEW_RULE, CREATE, &body)
+            .with(DESTINATION, &to.address().octets())
+            .with(PRIORITY, &BEFORE_MAIN.to_ne_bytes())
+            .with(PORTS, &[low, high, low, high]);
+        self.ask(request, "open a port")
     }
 }

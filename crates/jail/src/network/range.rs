@@ -1,6 +1,6 @@
 //! Ranges of addresses: which are closed, and which routes say so.
 
-use std::{collections::BTreeMap, fmt, net::Ipv4Addr, str::FromStr};
+use std::{collections::BTreeMap, fmt, net::Ipv4Addr, num::NonZeroU16, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,11 +14,22 @@ pub struct AddressRange {
     prefix: u8,
 }
 
+/// What an operator opens though it would be closed: a range, and perhaps one port of it only.
+/// Written `10.1.0.0/16`, `10.1.2.3`, `10.1.2.3:5432`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Opening {
+    range: AddressRange,
+    port: Option<u16>,
+}
+
 /// A text that names no range that could be opened.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadRange {
     /// No address at all.
-    #[error("`{0}` is no IPv4 address or range; hint: write `10.1.2.3` or `10.1.0.0/16`")]
+    #[error(
+        "`{0}` is no IPv4 address or range; hint: write `10.1.2.3`, `10.1.0.0/16`, or with a port \
+         `10.1.2.3:5432`"
+    )]
     Malformed(String),
     /// Of the other family.
     #[error("`{0}` is IPv6, and programs have IPv4 only; hint: list the service's IPv4 address")]
@@ -122,9 +133,6 @@ impl FromStr for AddressRange {
             Some((address, prefix)) => (address, prefix.parse().map_err(|_| malformed())?),
             None => (text, 32),
         };
-        if address.parse::<std::net::Ipv6Addr>().is_ok() {
-            return Err(BadRange::Ipv6(text.to_owned()));
-        }
         let address: Ipv4Addr = address.parse().map_err(|_| malformed())?;
         if prefix > 32 {
             return Err(malformed());
@@ -141,6 +149,32 @@ impl FromStr for AddressRange {
     }
 }
 
+impl FromStr for Opening {
+    type Err = BadRange;
+
+    fn from_str(text: &str) -> Result<Self, BadRange> {
+        let (range, port) = match text.split_once(':') {
+            Some((_, rest)) if text.starts_with('[') || rest.contains(':') => {
+                return Err(BadRange::Ipv6(text.to_owned()));
+            }
+            Some((range, port)) => (range, Some(port)),
+            None => (text, None),
+        };
+        let port = port.map(|port| port.parse::<NonZeroU16>().map(NonZeroU16::get));
+        let port = port.transpose().map_err(|_| BadRange::Malformed(text.to_owned()))?;
+        Ok(Self { range: range.parse()?, port })
+    }
+}
+
+impl fmt::Display for Opening {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port {
+            None => self.range.fmt(formatter),
+            Some(port) => write!(formatter, "{}:{port}", self.range),
+        }
+    }
+}
+
 /// Where packets to a range go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
@@ -150,9 +184,40 @@ pub(super) enum Way {
     Closed,
 }
 
-/// The routes beside the default one. The longest prefix wins, so a listed range opens its part of a
-/// closed one; an address of the host stays closed within a listed range unless it is itself listed.
-pub(super) fn routes(allow: &[AddressRange], own: &[AddressRange]) -> BTreeMap<AddressRange, Way> {
+/// A port of a range that is open, whatever the range is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct OpenPort {
+    pub(super) range: AddressRange,
+    pub(super) port: u16,
+    /// Whether that holds for addresses of the host, too: the range is one.
+    pub(super) of_host: bool,
+}
+
+/// Where everything goes that does not take the default route.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) routes: BTreeMap<AddressRange, Way>,
+    pub(super) ports: Vec<OpenPort>,
+    /// The host's own addresses.
+    pub(super) own: Vec<AddressRange>,
+}
+
+impl Plan {
+    /// The longest prefix wins, so a listed range opens its part of a closed one; an address of the
+    /// host stays closed within a listed range unless it is itself listed.
+    pub(super) fn new(allow: &[Opening], own: Vec<AddressRange>) -> Self {
+        let whole = allow.iter().filter(|opening| opening.port.is_none());
+        let whole: Vec<_> = whole.map(|opening| opening.range).collect();
+        let ports = allow.iter().filter_map(|Opening { range, port }| {
+            let of_host = own.contains(range);
+            port.map(|port| OpenPort { range: *range, port, of_host })
+        });
+        Self { ports: ports.collect(), routes: routes(&whole, &own), own }
+    }
+}
+
+/// The routes beside the default one.
+fn routes(allow: &[AddressRange], own: &[AddressRange]) -> BTreeMap<AddressRange, Way> {
     let listed_within = |range: AddressRange| allow.iter().any(|listed| listed.contains(range));
     let closed = CLOSED.into_iter().filter(|range| !listed_within(*range));
     let ours = own.iter().copied().filter(|address| {
@@ -168,7 +233,11 @@ pub(super) fn routes(allow: &[AddressRange], own: &[AddressRange]) -> BTreeMap<A
 /// The addresses of this network namespace, those of its broadcasts included.
 pub(super) fn own_addresses() -> Jail<Vec<AddressRange>> {
     let table = std::fs::read_to_string("/proc/net/fib_trie").step("read the host's addresses")?;
-    Ok(parse_addresses(&table))
+    let mut found = parse_addresses(&table);
+    // The kernel shows some in more than one table.
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
 }
 
 /// Reads the kernel's table of routes: a leaf's address, then its entries `/<prefix> <scope> <type>`.
@@ -209,7 +278,10 @@ mod tests {
     #[test]
     fn what_is_no_range_is_said_with_what_is() {
         for (text, said) in [
-            ("", "`` is no IPv4 address or range; hint: write `10.1.2.3` or `10.1.0.0/16`"),
+            ("", "`` is no IPv4 address or range; hint: write `10.1.2.3`, `10.1.0.0/16`, or with"),
+            ("10.1.2.3:0", "`10.1.2.3:0` is no IPv4"),
+            ("10.1.2.3:70000", "`10.1.2.3:70000` is no IPv4"),
+            ("[fd00::1]:443", "`[fd00::1]:443` is IPv6"),
             ("10.1.2", "`10.1.2` is no IPv4"),
             ("10.0.0.0/33", "`10.0.0.0/33` is no IPv4"),
             ("10.0.0.0/-1", "`10.0.0.0/-1` is no IPv4"),
@@ -221,11 +293,12 @@ mod tests {
             ("198.18.0.3", "of the network helper"),
             ("224.0.0.251", "of multicast"),
         ] {
-            let error = text.parse::<AddressRange>().unwrap_err().to_string();
+            let error = text.parse::<Opening>().unwrap_err().to_string();
             assert!(error.contains(said), "{text}: {error}");
         }
-        assert_eq!(parse("10.1.2.3").to_string(), "10.1.2.3");
-        assert_eq!(parse("10.1.0.0/16").to_string(), "10.1.0.0/16");
+        for text in ["10.1.2.3", "10.1.0.0/16", "10.1.2.3:5432", "10.1.0.0/16:443"] {
+            assert_eq!(text.parse::<Opening>().unwrap().to_string(), text);
+        }
     }
 
     #[test]
@@ -257,6 +330,10 @@ mod tests {
         }
         let listed = super::routes(&own, &own);
         assert_eq!(way(&listed, Ipv4Addr::new(10, 1, 0, 5)), Way::Open);
+        let ports = ["10.1.0.0/16:443", "10.1.0.5:80"].map(|text| text.parse().unwrap());
+        let plan = Plan::new(&ports, own.to_vec());
+        assert_eq!(way(&plan.routes, Ipv4Addr::new(10, 1, 2, 3)), Way::Closed);
+        assert_eq!(plan.ports.iter().map(|open| open.of_host).collect::<Vec<_>>(), [false, true]);
     }
 
     proptest! {

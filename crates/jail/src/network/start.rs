@@ -2,7 +2,6 @@
 //! given away here.
 
 use std::{
-    collections::BTreeMap,
     convert::Infallible,
     ffi::{CStr, CString},
     fs::File,
@@ -24,11 +23,7 @@ use rustix::{
     },
 };
 
-use super::{
-    DEVICE, HELPER_RANGE, MTU,
-    range::{AddressRange, Way},
-    tap,
-};
+use super::{DEVICE, HELPER_RANGE, MTU, range::Plan, tap};
 use crate::{
     error::{Jail, JailError, Step},
     sys,
@@ -51,7 +46,7 @@ pub(super) struct Recipe<'a> {
     pub(super) keeper: Option<Pid>,
     pub(super) network_namespace: BorrowedFd<'a>,
     pub(super) user_namespace: BorrowedFd<'a>,
-    pub(super) routes: &'a BTreeMap<AddressRange, Way>,
+    pub(super) plan: &'a Plan,
     /// Where it says that it is ready, and what it has to say otherwise.
     pub(super) ready: BorrowedFd<'a>,
     pub(super) said: BorrowedFd<'a>,
@@ -99,7 +94,7 @@ fn build_device(recipe: &Recipe<'_>) -> Jail<()> {
     // SAFETY: the keeper, whose copy this process is, never starts a thread.
     let child = unsafe { sys::clone3(0, None) }?;
     let Some(child) = child else {
-        let built = tap::build(recipe.user_namespace, recipe.network_namespace, recipe.routes);
+        let built = tap::build(recipe.user_namespace, recipe.network_namespace, recipe.plan);
         if let Err(error) = &built {
             let _ = rustix::io::write(recipe.said, error.to_string().as_bytes());
         }

@@ -1,7 +1,6 @@
 //! The cell's end of the way out: the device, its filter, its address and its routes.
 
 use std::{
-    collections::BTreeMap,
     fs::File,
     net::Ipv4Addr,
     os::fd::{AsRawFd as _, BorrowedFd},
@@ -9,13 +8,18 @@ use std::{
 
 use super::{
     DEVICE, GATEWAY, MTU, PROGRAM, RESOLVER,
-    netlink::Device,
-    range::{AddressRange, Way},
+    netlink::{Device, MAIN_TABLE},
+    range::{AddressRange, OpenPort, Plan, Way},
 };
 use crate::{
     error::{Jail, Step},
     sys,
 };
+
+const EVERYTHING: AddressRange = AddressRange::constant(Ipv4Addr::UNSPECIFIED, 0);
+/// Tables of routes that nothing else in a fresh namespace uses.
+const WITHOUT_HOST: u8 = 100;
+const WITH_HOST: u8 = 101;
 
 const CLONE_NEWUSER: i32 = 0x1000_0000;
 const CLONE_NEWNET: i32 = 0x4000_0000;
@@ -41,7 +45,7 @@ struct FrameFilter {
 pub(super) fn build(
     user_namespace: BorrowedFd<'_>,
     network_namespace: BorrowedFd<'_>,
-    routes: &BTreeMap<AddressRange, Way>,
+    plan: &Plan,
 ) -> Jail<()> {
     // Whoever enters it has every capability over what belongs to it.
     sys::setns(user_namespace.as_raw_fd(), CLONE_NEWUSER)?;
@@ -55,16 +59,33 @@ pub(super) fn build(
     for neighbour in [GATEWAY, RESOLVER] {
         device.neighbour(neighbour, hardware_address(neighbour))?;
     }
-    for (range, way) in routes {
+    for (range, way) in &plan.routes {
         let gateway = match way {
             Way::Closed => None,
             Way::Open if range.address() == RESOLVER => Some(RESOLVER),
             Way::Open => Some(GATEWAY),
         };
-        device.route(*range, gateway)?;
+        device.route(MAIN_TABLE, *range, gateway)?;
     }
-    // Last: until here nothing is open.
-    device.route(AddressRange::constant(Ipv4Addr::UNSPECIFIED, 0), Some(GATEWAY))
+    if !plan.ports.is_empty() {
+        open_ports(&device, plan)?;
+    }
+    device.route(MAIN_TABLE, EVERYTHING, Some(GATEWAY))
+}
+
+/// Lays out two tables for ports that are open, without and with the host's own addresses, and the
+/// rules that lead there. What a table throws is looked up in the main one.
+fn open_ports(device: &Device, plan: &Plan) -> Jail<()> {
+    for address in &plan.own {
+        device.route(WITHOUT_HOST, *address, None)?;
+    }
+    for table in [WITHOUT_HOST, WITH_HOST] {
+        device.route(table, EVERYTHING, Some(GATEWAY))?;
+    }
+    for OpenPort { range, port, of_host } in &plan.ports {
+        device.rule(*range, *port, if *of_host { WITH_HOST } else { WITHOUT_HOST })?;
+    }
+    Ok(())
 }
 
 /// The hardware addresses that libslirp has: two fixed bytes, then the IPv4 address.

@@ -7,7 +7,7 @@ use std::{
 
 use ampoule_core::{Layer, Result};
 use ampoule_jail::{
-    AddressRange, LauncherConfig, NETWORK_HELPER, NetworkSetup, SkeletonFile, Template, Tree,
+    LauncherConfig, NETWORK_HELPER, NetworkSetup, Opening, SkeletonFile, Template, Tree,
     seccomp::DEFAULT_POLICY,
 };
 
@@ -47,7 +47,7 @@ pub struct NativeConfig {
 pub struct NetworkConfig {
     /// What is open though it would be closed: private ranges, addresses of the host. An address of
     /// the host is opened only by itself, and not by a range around it.
-    pub allow: Vec<AddressRange>,
+    pub allow: Vec<Opening>,
 }
 
 /// A runtime with the interpreter that was found for it.

@@ -32,7 +32,7 @@ use ampoule_jail::{CellLimits, Keeper};
 use async_trait::async_trait;
 use tokio::{sync::watch, task::JoinHandle};
 
-pub use ampoule_jail::{AddressRange, BadRange};
+pub use ampoule_jail::{AddressRange, BadRange, Opening};
 use channels::RuntimeTraits;
 pub use config::{NativeConfig, NativeRuntime, NetworkConfig};
 use link::{Link, LinkState};

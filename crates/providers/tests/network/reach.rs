@@ -65,6 +65,14 @@ pub(crate) fn add(add: &mut impl FnMut(&str, &str, Test)) {
         assert!(!rig.visits(world::HOST[0])?.is_empty(), "the oracle hears the host's servers");
         Ok(())
     });
+    add("reach", "a_listed_port_is_open_and_no_other_port_of_its_range", |rig| {
+        let code = "import errno, socket\ndef main():\n  out = []\n  for address in ('172.20.77.10', '172.20.0.1', '172.21.77.10'):\n    for port in (7007, 8080):\n      for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):\n        s = socket.socket(socket.AF_INET, kind)\n        s.settimeout(10)\n        try:\n          s.connect((address, port))\n          if port == 7007: s.send(b'x'); out.append(s.recv(1).decode())\n          else: out.append('connected')\n        except OSError as error: out.append(errno.errorcode.get(error.errno, 'timeout'))\n  return out";
+        let result = rig.run_on(&rig.listing, "python", code, NetworkPolicy::Open)?;
+        let closed = r#","ENETUNREACH""#.repeat(10);
+        assert_eq!(value(result)?, format!(r#"["x","x"{closed}]"#));
+        assert_eq!(rig.visits(world::HOST[2])?, Vec::<String>::new());
+        Ok(())
+    });
     add("reach", "the_result_names_the_policy", |rig| {
         for network in [NetworkPolicy::None, NetworkPolicy::Open] {
             let code = "import os, socket\ndef main(): return [os.path.exists('/etc/resolv.conf'), os.path.exists('/etc/ssl/certs/ca-certificates.crt'), sorted(n for _, n in socket.if_nameindex())]";

@@ -7,7 +7,7 @@ use ampoule_core::{
     Layer, Limits, NetworkPolicy, Outcome, Provider as _, ProviderExt as _,
 };
 use ampoule_providers::{
-    native::{AddressRange, Native, NativeConfig, NativeRuntime, NetworkConfig},
+    native::{Native, NativeConfig, NativeRuntime, NetworkConfig, Opening},
     runtimes::{Catalogue, default_data_dir},
 };
 use ampoule_testkit::Failure;
@@ -21,7 +21,7 @@ pub(crate) struct Rig {
     pub(crate) runtime: Runtime,
     /// Nothing is listed.
     pub(crate) strict: Native,
-    /// One private address is listed, and one of the host.
+    /// One private address is listed, one of the host, and one port.
     pub(crate) listing: Native,
     directory: PathBuf,
 }
@@ -39,7 +39,7 @@ fn config(allow: &[&str]) -> NativeConfig {
         // An ordinary user has none on most machines.
         allow_missing: vec![Layer::Cgroup],
         network: NetworkConfig {
-            allow: allow.iter().map(|text| text.parse::<AddressRange>().unwrap()).collect(),
+            allow: allow.iter().map(|text| text.parse::<Opening>().unwrap()).collect(),
         },
     }
 }
@@ -57,7 +57,7 @@ pub(crate) fn request(language: &str, code: &str, network: NetworkPolicy) -> Exe
 
 impl Rig {
     pub(crate) fn start(directory: PathBuf) -> Self {
-        let configs = [config(&[]), config(&[world::PRIVATE, world::HOST[0]])];
+        let configs = [config(&[]), config(&[world::PRIVATE, world::HOST[0], world::LISTED_PORT])];
         // Both before there are threads.
         let keepers = configs.each_ref().map(|config| Native::spawn(config).unwrap());
         let runtime = Runtime::new().unwrap();

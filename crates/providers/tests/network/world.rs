@@ -3,8 +3,8 @@
 //!
 //! ```text
 //!   host namespace (this process, the provider)        world namespace
-//!   203.0.113.1, 10.77.0.1, 127.0.0.1  ---- veth ----  203.0.113.10 (public), 10.77.0.10,
-//!   127.0.0.53 (looks names up)                        192.168.77.10, 169.254.169.254, …
+//!   203.0.113.1, 10.77.0.1, 172.20.0.1 ---- veth ----  203.0.113.10 (public), 10.77.0.10,
+//!   127.0.0.1, 127.0.0.53 (looks names up)             192.168.77.10, 169.254.169.254, …
 //! ```
 
 use std::{
@@ -31,8 +31,11 @@ pub(crate) const CLOSED: [&str; 7] = [
     "168.63.129.16",
     "198.18.0.50",
 ];
+/// A port that is listed for one provider, of a range in which the host has an address.
+pub(crate) const LISTED_PORT: &str = "172.20.0.0/16:7007";
+const LISTED: &str = "172.20.77.10";
 /// Addresses of the host.
-pub(crate) const HOST: [&str; 2] = ["203.0.113.1", "10.77.0.1"];
+pub(crate) const HOST: [&str; 3] = ["203.0.113.1", "10.77.0.1", "172.20.0.1"];
 
 const SERVERS: &str = include_str!("world.py");
 /// Where each of the two writes down who came.
@@ -53,6 +56,7 @@ impl World {
         let mut world = Self { servers: Vec::new(), data_dir };
         let mut addresses = vec![PUBLIC];
         addresses.extend(CLOSED);
+        addresses.push(LISTED);
         let inner = world.serve(directory, LOGS[0], "-", &addresses, true)?;
         run(&format!("ip link add host0 type veth peer name world0 netns {inner}"))?;
         run("ip link set lo up")?;
@@ -63,7 +67,7 @@ impl World {
         // Whatever is no address of ours is the world's.
         run(&format!("ip route add default via {PUBLIC}"))?;
         fs::write(directory.join("linked"), "")?;
-        let own = ["127.0.0.1", RESOLVER, HOST[0], HOST[1]];
+        let own = [&["127.0.0.1", RESOLVER], &HOST[..]].concat();
         world.serve(directory, LOGS[1], RESOLVER, &own, false)?;
         for log in LOGS {
             let log = directory.join(log);
