@@ -108,7 +108,10 @@ proptest! {
                 let short = evidence.memory.oom_kills > 0 || evidence.processes.refused > 0;
                 prop_assert!(
                     evidence.exit.is_none()
-                        || evidence.stopped == Some(StopReason::Platform)
+                        || matches!(
+                            evidence.stopped,
+                            Some(StopReason::Platform | StopReason::NetworkHelper)
+                        )
                         || short
                 );
             }
