@@ -13,7 +13,7 @@ use ampoule_core::{Language, Layer, Provider, SelfTest};
 use ampoule_jail::Keeper;
 use ampoule_providers::{
     memory::Memory,
-    native::{Native, NativeConfig, NativeRuntime, Probes},
+    native::{Native, NativeConfig, NativeRuntime, NetworkConfig, Probes},
     runtimes::Catalogue,
 };
 use tracing::warn;
@@ -79,6 +79,7 @@ impl Prepared {
             max_memory: config.manager.bounds.memory,
             id_base: config.id_base,
             allow_missing: config.allow_missing.clone(),
+            network: NetworkConfig { allow: config.network_allow.clone() },
             probes: needs.probes.then(Probes::default),
         };
         let keeper = Native::spawn(&config)?;
@@ -115,6 +116,7 @@ pub(crate) fn for_probes(config: &Config, without: Vec<Layer>) -> NativeConfig {
         id_base: config.id_base,
         // What is missing is told, and what is there is tried all the same.
         allow_missing: Layer::WAIVABLE.to_vec(),
+        network: NetworkConfig::default(),
         probes: Some(Probes { without }),
     }
 }

@@ -89,6 +89,8 @@ pub struct Capabilities {
     pub artifacts: bool,
     /// The network policies that can be held here.
     pub networks: Vec<NetworkPolicy>,
+    /// Why [`NetworkPolicy::Open`] cannot be held here, with the fix.
+    pub network_hurdle: Option<String>,
     /// The longest wall clock that can be asked for.
     pub max_wall: Duration,
     /// The most memory that can be asked for, in bytes.

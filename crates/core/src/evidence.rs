@@ -32,6 +32,8 @@ pub enum StopReason {
     Memory,
     /// A watch saw more processes than the limit; only where no control group counts them.
     Processes,
+    /// The network helper ended before the run did.
+    NetworkHelper,
     /// The caller withdrew.
     Cancelled,
     /// The platform could not go on.

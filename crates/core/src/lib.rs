@@ -7,7 +7,6 @@
 
 mod bounds;
 mod capabilities;
-mod destination;
 mod error;
 mod event;
 mod evidence;
@@ -29,7 +28,6 @@ pub use capabilities::{
     CancelGrade, Capabilities, DestroyGrade, EvidenceGrade, IsolationLevel, IsolationReport,
     Meters, ProviderInfo, ValueChannel,
 };
-pub use destination::{Destination, DestinationError};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Artifact, Event, EventStream, Finished, SkippedArtifact};
 pub use evidence::{

@@ -161,6 +161,11 @@ pub fn verdict(evidence: &Evidence) -> Verdict {
         Some(StopReason::Platform) => {
             return Verdict::PlatformFailed { reason: "the platform stopped the run" };
         }
+        Some(StopReason::NetworkHelper) => {
+            return Verdict::PlatformFailed {
+                reason: "the network helper ended during the run, and the run was stopped",
+            };
+        }
         Some(StopReason::Wall) => return limit(LimitKind::Time),
         Some(StopReason::Cpu) => return limit(LimitKind::Cpu),
         Some(StopReason::Output) => return limit(LimitKind::Output),

@@ -22,7 +22,7 @@ prop_compose! {
         exit in prop::option::of(prop_oneof![(0..256_i32).prop_map(Exit::Code), (1..65_i32).prop_map(Exit::Signal)]),
         stopped in prop::option::of(prop::sample::select(vec![
             StopReason::Result, StopReason::Wall, StopReason::Cpu, StopReason::Output,
-            StopReason::Cancelled, StopReason::Platform, StopReason::Memory, StopReason::Processes,
+            StopReason::Cancelled, StopReason::Platform, StopReason::NetworkHelper, StopReason::Memory, StopReason::Processes,
         ])),
         frame in frames(),
         oom_kills in 0..3_u64, peak in prop::option::of(0..300_u64), heap_aborts: bool,
@@ -111,7 +111,10 @@ proptest! {
                 let short = evidence.memory.oom_kills > 0 || evidence.processes.refused > 0;
                 prop_assert!(
                     evidence.exit.is_none()
-                        || evidence.stopped == Some(StopReason::Platform)
+                        || matches!(
+                            evidence.stopped,
+                            Some(StopReason::Platform | StopReason::NetworkHelper)
+                        )
                         || short
                 );
             }

@@ -5,6 +5,8 @@ use std::{ops::RangeInclusive, path::PathBuf};
 use ampoule_core::Layer;
 use serde::{Deserialize, Serialize};
 
+use crate::network::range::Opening;
+
 /// The launcher's whole configuration. Operator's data: no request ever reaches it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LauncherConfig {
@@ -23,6 +25,17 @@ pub struct LauncherConfig {
     /// `doctor` and tests set it.
     #[serde(default)]
     pub without: Vec<Layer>,
+    /// The way out, for sandboxes with one.
+    pub network: NetworkSetup,
+}
+
+/// What the network policy `open` is held with.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct NetworkSetup {
+    /// The network helper's program, if one was found.
+    pub helper: Option<PathBuf>,
+    /// What is open though it would be closed.
+    pub allow: Vec<Opening>,
 }
 
 /// Ranges of host ids begin at multiples of this beyond the manager's own id.

@@ -26,7 +26,9 @@ pub(crate) const MOUNT_SOURCE: &str = "ampoule";
 /// Where the launcher finds what it inherits.
 pub(crate) const SOCKET_FD: i32 = 3;
 pub(crate) const CONFIG_FD: i32 = 4;
-pub(crate) const FIRST_GROUP_FD: i32 = 5;
+/// The line to the keeper, for network helpers.
+pub(crate) const LINE_FD: i32 = 5;
+pub(crate) const FIRST_GROUP_FD: i32 = 6;
 /// Where a keeper that may make device nodes keeps them; the launcher takes them over.
 pub(crate) const DEVICES: &str = "/sys";
 /// What the launcher reads at its start.
@@ -38,6 +40,8 @@ pub(crate) struct Start {
     pub(crate) first_id: Option<u32>,
     /// Whether the keeper has made device nodes for each slot.
     pub(crate) own_devices: bool,
+    /// Why no network helper can be started, if none can.
+    pub(crate) network_hurdle: Option<String>,
 }
 
 /// The devices of a sandbox and their numbers.

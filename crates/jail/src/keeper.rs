@@ -41,6 +41,7 @@ use crate::{
     },
     hurdles::{Machine, recognise},
     identity, leaks,
+    network::helper::Helpers,
     rights::Rights,
     sys::{self, Child},
     wire,
@@ -194,25 +195,38 @@ fn keep(control: &OwnedFd, config: LauncherConfig, base: &Base) -> Jail<()> {
     if rights.devices {
         make_devices(slots)?;
     }
+    let mut helpers = Helpers::find(&config.network, claimed.is_some());
+    if rights.devices {
+        helpers.show_tun();
+    }
     let ids = claimed.as_ref().map(|claimed| (claimed.first, id_count(slots)));
     let first_id = claimed.as_ref().map(|claimed| claimed.first);
-    let start = memory_file(&Start { config, layout, first_id, own_devices: rights.devices })?;
+    let start = memory_file(&Start {
+        config,
+        layout,
+        first_id,
+        own_devices: rights.devices,
+        network_hurdle: helpers.hurdle(),
+    })?;
     let mut quick_deaths = 0;
     loop {
         let (theirs, ours) = wire::pair().step("make the launcher's socket")?;
+        let (line, their_line) = wire::pair().step("make the launcher's line")?;
         let born = Instant::now();
-        let child = start_launcher(&ours, &start, &groups, ids)
+        let child = start_launcher([&ours, &their_line], &start, &groups, ids)
             .map_err(|error| recognise(&Machine::look(), error))?;
-        drop(ours);
+        drop((ours, their_line));
+        helpers.listen(line);
         // SAFETY: clone3 has just made this descriptor for us alone.
         let pidfd = unsafe { OwnedFd::from_raw_fd(child.pidfd) };
         let told = wire::send(control.as_fd(), b"L", &[theirs.as_fd()]);
         drop(theirs);
-        let manager_left = told.is_err() || wait_for_either(&pidfd, control)?;
+        let manager_left = told.is_err() || wait_for_either(&pidfd, control, &mut helpers)?;
         if manager_left {
             wait_for_end(&pidfd);
         }
         reap(&pidfd)?;
+        helpers.end_all();
         base.clear();
         quick_deaths = if born.elapsed() < QUICK_DEATH { quick_deaths + 1 } else { 0 };
         if manager_left || quick_deaths == MOST_QUICK_DEATHS {
@@ -221,19 +235,23 @@ fn keep(control: &OwnedFd, config: LauncherConfig, base: &Base) -> Jail<()> {
     }
 }
 
-/// Waits for the launcher's end (`false`) or the manager's (`true`).
-fn wait_for_either(pidfd: &OwnedFd, control: &OwnedFd) -> Jail<bool> {
+/// Waits for the launcher's end (`false`) or the manager's (`true`), and meanwhile serves the
+/// launcher with network helpers.
+fn wait_for_either(pidfd: &OwnedFd, control: &OwnedFd, helpers: &mut Helpers) -> Jail<bool> {
     loop {
-        let mut polled = [
+        let mut polled = vec![
             PollFd::new(pidfd, PollFlags::IN),
             PollFd::new(control, PollFlags::IN | PollFlags::HUP),
         ];
+        polled.extend(helpers.polled());
         match poll(&mut polled, None) {
             Ok(_) if !polled[1].revents().is_empty() => return Ok(true),
             Ok(_) if !polled[0].revents().is_empty() => return Ok(false),
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error).step("wait for the launcher"),
         }
+        drop(polled);
+        helpers.attend();
     }
 }
 
@@ -254,7 +272,7 @@ fn reap(pidfd: &OwnedFd) -> Jail<()> {
 
 /// Clones a launcher into its own namespaces, maps its ids and lets it exec itself.
 fn start_launcher(
-    socket: &OwnedFd,
+    sockets: [&OwnedFd; 2],
     start: &File,
     groups: &[BorrowedFd<'_>],
     ids: Option<(u32, u32)>,
@@ -275,7 +293,7 @@ fn start_launcher(
         let mut byte = [0];
         // Without the byte the ids are not mapped, and the keeper says why.
         if gate_out.read_exact(&mut byte).is_ok() {
-            become_launcher(socket, start, groups, ids.is_some());
+            become_launcher(sockets, start, groups, ids.is_some());
         }
         sys::exit(1);
     };
@@ -309,12 +327,12 @@ fn map_ids(pid: i32, ids: Option<(u32, u32)>) -> Jail<()> {
 /// In the child: takes the ids, lays out the descriptors and execs this program again, so that the
 /// launcher's memory belongs to its own user namespace (else joining a cell fails with EPERM).
 /// Returns only if that failed, and the manager has been told.
-fn become_launcher(socket: &OwnedFd, start: &File, groups: &[BorrowedFd<'_>], two_ids: bool) {
+fn become_launcher(sockets: [&OwnedFd; 2], start: &File, groups: &[BorrowedFd<'_>], two_ids: bool) {
     // A copy far above everything that is laid out: it can speak whatever has become of the rest,
     // and an exec closes it.
-    let Ok(voice) = rustix::io::fcntl_dupfd_cloexec(socket, VOICE_FD) else { return };
+    let Ok(voice) = rustix::io::fcntl_dupfd_cloexec(sockets[0], VOICE_FD) else { return };
     let failed = take_ids(two_ids)
-        .and_then(|()| lay_out(socket, start, groups))
+        .and_then(|()| lay_out(sockets, start, groups))
         .and_then(|()| exec_self(LAUNCHER_ARGUMENT));
     let Err(error) = failed;
     report_failure(voice.as_fd(), &error);
@@ -329,8 +347,9 @@ fn take_ids(two_ids: bool) -> Jail<()> {
 }
 
 /// Puts the launcher's descriptors where it looks for them, and has no other survive the exec.
-fn lay_out(socket: &OwnedFd, start: &File, groups: &[BorrowedFd<'_>]) -> Jail<()> {
-    let mut sources = vec![socket.as_fd(), start.as_fd()];
+fn lay_out(sockets: [&OwnedFd; 2], start: &File, groups: &[BorrowedFd<'_>]) -> Jail<()> {
+    let [socket, line] = sockets;
+    let mut sources = vec![socket.as_fd(), start.as_fd(), line.as_fd()];
     sources.extend_from_slice(groups);
     // Copies above the range that is laid out, so that no source is overwritten by a target.
     let copies = sources

@@ -10,6 +10,7 @@ use crate::{
     cgroup::{Hierarchies, PREFIX, remove_tree},
     handover::MOUNT_SOURCE,
     identity,
+    network::{HELPER_RANGE, tool::PROGRAM as NETWORK_HELPER},
 };
 
 /// Something that nobody owns any more.
@@ -93,14 +94,15 @@ pub(crate) fn sweep_groups() {
     }
 }
 
-/// Processes inside a launcher's pid namespace, or launchers, that no keeper is an ancestor of.
+/// Processes inside a launcher's pid namespace, launchers, or network helpers, that no keeper is an
+/// ancestor of.
 fn stray_processes() -> std::io::Result<Vec<Leak>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
             continue;
         };
-        if is_ours(&entry.path()) && !has_keeper(pid) {
+        if (is_ours(&entry.path()) || is_helper(&entry.path())) && !has_keeper(pid) {
             let name = comm(pid).unwrap_or_default();
             found.push(Leak::Process { pid, name });
         }
@@ -123,6 +125,14 @@ fn is_ours(process: &Path) -> bool {
             fs::read_link("/proc/self/ns/pid")
                 .is_ok_and(|own| own.as_os_str().as_bytes() == ns.as_os_str().as_bytes())
         })
+}
+
+/// Whether a process is a network helper as we start them: it sees the host's files.
+fn is_helper(process: &Path) -> bool {
+    let Ok(arguments) = fs::read(process.join("cmdline")) else { return false };
+    let has =
+        |wanted: &str| arguments.split(|byte| *byte == 0).any(|have| have == wanted.as_bytes());
+    has(NETWORK_HELPER) && has(&format!("--cidr={HELPER_RANGE}"))
 }
 
 fn comm(pid: u32) -> Option<String> {

@@ -39,6 +39,7 @@ mod identity;
 mod keeper;
 mod launcher;
 mod leaks;
+mod network;
 mod probe;
 mod protocol;
 mod rights;
@@ -50,10 +51,14 @@ mod sys;
 mod wire;
 
 pub use client::{Connection, Keeper, Listener, give_up_rights};
-pub use config::{LauncherConfig, SkeletonFile, Template, Tree};
+pub use config::{LauncherConfig, NetworkSetup, SkeletonFile, Template, Tree};
 pub use error::JailError;
 pub use hurdles::{Hurdle, Machine};
 pub use leaks::{Leak, leaks};
+pub use network::{
+    range::{AddressRange, BadRange, Opening},
+    tool::PROGRAM as NETWORK_HELPER,
+};
 pub use probe::{
     ARGUMENT as PROBE_ARGUMENT, Asked as ProbeRequest, EXECUTABLE as PROBE_EXECUTABLE, MeterProbe,
     fences as probed_fences,

@@ -19,7 +19,7 @@
 
 use std::time::Duration;
 
-use ampoule_core::StopReason;
+use ampoule_core::{NetworkPolicy, StopReason};
 
 /// The length of every message in bytes.
 pub(crate) const MESSAGE_LEN: usize = 384;
@@ -52,6 +52,8 @@ pub enum Command {
         template: u32,
         /// What the sandbox may use.
         limits: CellLimits,
+        /// What it may reach.
+        network: NetworkPolicy,
     },
     /// Starts the clocks.
     Lease {
@@ -138,7 +140,7 @@ pub struct KernelMeters {
 }
 
 /// What a launcher has found and put up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conditions {
     /// The version of Landlock in force, or 0.
     pub landlock_abi: u32,
@@ -152,6 +154,8 @@ pub struct Conditions {
     pub own_devices: bool,
     /// Whether cells have a `/proc` of their own.
     pub proc: bool,
+    /// Why no sandbox can have a way out, if none can.
+    pub network_hurdle: Option<String>,
 }
 
 /// What the launcher tells.
@@ -320,6 +324,7 @@ impl<'a> Reader<'a> {
             6 => Some(StopReason::Platform),
             7 => Some(StopReason::Memory),
             8 => Some(StopReason::Processes),
+            9 => Some(StopReason::NetworkHelper),
             _ => return Err(Malformed(self.kind)),
         })
     }
@@ -336,6 +341,7 @@ fn reason_code(reason: Option<StopReason>) -> u8 {
         Some(StopReason::Platform) => 6,
         Some(StopReason::Memory) => 7,
         Some(StopReason::Processes) => 8,
+        Some(StopReason::NetworkHelper) => 9,
     }
 }
 
@@ -347,13 +353,14 @@ impl Command {
     /// The message as a datagram.
     pub fn encode(&self) -> [u8; MESSAGE_LEN] {
         match *self {
-            Self::Prepare { ticket, template, limits } => Writer::new(1)
+            Self::Prepare { ticket, template, limits, network } => Writer::new(1)
                 .u32(ticket)
                 .u32(template)
                 .u64(limits.memory)
                 .u64(limits.disk)
                 .u32(limits.processes)
-                .u32(limits.millicpus),
+                .u32(limits.millicpus)
+                .u8(u8::from(network == NetworkPolicy::Open)),
             Self::Lease { slot, wall, cpu } => {
                 Writer::new(2).u32(slot).u64(micros(wall)).optional(cpu.map(micros))
             }
@@ -378,6 +385,11 @@ impl Command {
                     processes: reader.u32()?,
                     millicpus: reader.u32()?,
                 },
+                network: match reader.u8()? {
+                    0 => NetworkPolicy::None,
+                    1 => NetworkPolicy::Open,
+                    _ => return Err(Malformed(1)),
+                },
             },
             2 => Self::Lease {
                 slot: reader.u32()?,
@@ -396,15 +408,21 @@ impl Report {
     /// The message as a datagram.
     pub fn encode(&self) -> [u8; MESSAGE_LEN] {
         match self {
-            Self::Ready(conditions) => Writer::new(1)
-                .u32(conditions.landlock_abi)
-                .u32(conditions.cgroup_version)
-                .u8(u8::from(conditions.meters.processes))
-                .u8(u8::from(conditions.meters.cpu))
-                .u8(u8::from(conditions.meters.swap))
-                .u8(u8::from(conditions.two_ids))
-                .u8(u8::from(conditions.own_devices))
-                .u8(u8::from(conditions.proc)),
+            Self::Ready(conditions) => {
+                let writer = Writer::new(1)
+                    .u32(conditions.landlock_abi)
+                    .u32(conditions.cgroup_version)
+                    .u8(u8::from(conditions.meters.processes))
+                    .u8(u8::from(conditions.meters.cpu))
+                    .u8(u8::from(conditions.meters.swap))
+                    .u8(u8::from(conditions.two_ids))
+                    .u8(u8::from(conditions.own_devices))
+                    .u8(u8::from(conditions.proc));
+                match &conditions.network_hurdle {
+                    None => writer.u8(0),
+                    Some(text) => writer.u8(1).blob(text.as_bytes(), TEXT_LEN),
+                }
+            }
             Self::Prepared { ticket, slot, cell, worker } => {
                 Writer::new(2).u32(*ticket).u32(*slot).u64(micros(*cell)).u64(micros(*worker))
             }
@@ -463,6 +481,10 @@ impl Report {
                 two_ids: reader.u8()? != 0,
                 own_devices: reader.u8()? != 0,
                 proc: reader.u8()? != 0,
+                network_hurdle: match reader.u8()? {
+                    0 => None,
+                    _ => Some(String::from_utf8_lossy(&reader.blob()?).into_owned()),
+                },
             }),
             2 => Self::Prepared {
                 ticket: reader.u32()?,
@@ -530,7 +552,8 @@ mod tests {
         fn commands_survive_the_wire(ticket: u32, template: u32, memory: u64, disk: u64, processes: u32, millicpus: u32, cpu in proptest::option::of(any::<u64>())) {
             let limits = CellLimits { memory, disk, processes, millicpus };
             for command in [
-                Command::Prepare { ticket, template, limits },
+                Command::Prepare { ticket, template, limits, network: NetworkPolicy::None },
+                Command::Prepare { ticket, template, limits, network: NetworkPolicy::Open },
                 Command::Lease { slot: ticket, wall: Duration::from_micros(memory), cpu: cpu.map(Duration::from_micros) },
                 Command::Kill { slot: ticket, reason: StopReason::Output },
                 Command::Collect { slot: ticket },
@@ -544,7 +567,7 @@ mod tests {
         fn reports_survive_the_wire(slot: u32, size: u64, name in proptest::collection::vec(any::<u8>(), 0..NAME_LEN), text in "[a-z ]{0,90}") {
             let counters = Counters { oom_kills: Some(size), disk_full: true, ..Counters::default() };
             for report in [
-                Report::Ready(Conditions { landlock_abi: 7, cgroup_version: 1, meters: KernelMeters { processes: true, ..KernelMeters::default() }, two_ids: true, own_devices: false, proc: true }),
+                Report::Ready(Conditions { landlock_abi: 7, cgroup_version: 1, meters: KernelMeters { processes: true, ..KernelMeters::default() }, two_ids: true, own_devices: false, proc: true, network_hurdle: (slot % 2 == 0).then(|| text.clone()) }),
                 Report::Prepared { ticket: slot, slot, cell: Duration::from_micros(7), worker: Duration::from_micros(size) },
                 Report::Failed { ticket: slot, full: true, text: text.clone() },
                 Report::Ended { slot, status: WaitStatus::Signaled(9), stopped: Some(StopReason::Wall), counters },

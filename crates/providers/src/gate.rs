@@ -28,10 +28,11 @@ pub fn check(capabilities: &Capabilities, spec: &SandboxSpec) -> Result<()> {
     }
     if !capabilities.networks.contains(&spec.network) {
         let known: Vec<&str> = capabilities.networks.iter().map(|n| n.as_str()).collect();
+        let why = capabilities.network_hurdle.clone();
         let message = format!(
-            "`network` is `{}`, which is not available; hint: available here are {}",
+            "`network` is `{}`, which is not available; {}",
             spec.network.as_str(),
-            known.join(", ")
+            why.unwrap_or_else(|| format!("hint: available here are {}", known.join(", ")))
         );
         return Err(Error::new(ErrorKind::Unsupported, OPERATION, message));
     }
@@ -149,6 +150,14 @@ mod tests {
         assert_eq!(
             error.message(),
             "`network` is `open`, which is not available; hint: available here are none"
+        );
+        let capabilities = Capabilities {
+            network_hurdle: Some("no helper; hint: install one".to_owned()),
+            ..MemoryConfig::default().capabilities
+        };
+        assert_eq!(
+            check(&capabilities, &spec).unwrap_err().message(),
+            "`network` is `open`, which is not available; no helper; hint: install one"
         );
     }
 

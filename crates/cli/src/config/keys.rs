@@ -396,7 +396,7 @@ pub(crate) static KEYS: &[Key] = &[
     Key {
         path: "network.allow",
         effect: "what stays reachable under `open` of the private ranges that else are closed",
-        allowed: "a list of addresses or ranges with an optional port: `10.1.0.0/16`, `192.168.1.5:5432`, `[fd00::1]:443`",
+        allowed: "a list of addresses or ranges with an optional port: `10.1.0.0/16`, `192.168.1.5:5432`",
         set: |config, given| put(&mut config.network_allow, given.list(|text| text.parse().ok())),
         get: |config| joined(&config.network_allow),
         ..PLAIN

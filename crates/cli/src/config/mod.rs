@@ -22,9 +22,12 @@ mod tests;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use ampoule_core::{Destination, Layer, Limits, NetworkPolicy};
+use ampoule_core::{Layer, Limits, NetworkPolicy};
 use ampoule_manager::ManagerConfig;
-use ampoule_providers::{native::NativeConfig, runtimes::data_dir};
+use ampoule_providers::{
+    native::{NativeConfig, Opening},
+    runtimes::data_dir,
+};
 use ampoule_server::{ApiToken, Rate};
 
 use crate::{exit::Failure, logging::LogFormat};
@@ -48,7 +51,7 @@ pub(crate) struct Config {
     /// What a run may reach that asks for nothing else.
     pub(crate) network: NetworkPolicy,
     /// What stays reachable under the policy `open` of what else would be closed.
-    pub(crate) network_allow: Vec<Destination>,
+    pub(crate) network_allow: Vec<Opening>,
     /// Places, the queue before them, and the bounds of what a run may ask for.
     pub(crate) manager: ManagerConfig,
     pub(crate) api_token: Option<Secret>,

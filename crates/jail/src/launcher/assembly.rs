@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use ampoule_core::Layer;
+use ampoule_core::{Layer, NetworkPolicy};
 use rustix::{
     event::epoll,
     io::Errno,
@@ -15,6 +15,7 @@ use rustix::{
 
 use super::{
     CELL, Launcher, SETUP, SETUP_ERROR_LEN, WORKER, cell,
+    network::Helper,
     slot::{Handles, Process, Slot, State},
     token,
     watch::Watched,
@@ -32,7 +33,13 @@ const CLONE_NEWPID: i32 = 0x2000_0000;
 
 impl Launcher {
     /// Clones the first process of a new cell.
-    pub(super) fn prepare(&mut self, ticket: u32, template: u32, limits: CellLimits) -> Jail<()> {
+    pub(super) fn prepare(
+        &mut self,
+        ticket: u32,
+        template: u32,
+        limits: CellLimits,
+        network: NetworkPolicy,
+    ) -> Jail<()> {
         let template = template as usize;
         let unknown = || JailError::new("find the template", io::ErrorKind::NotFound);
         let image = self.images.get(template).ok_or_else(unknown)?;
@@ -47,7 +54,7 @@ impl Launcher {
         self.runs += 1;
         let (ours, theirs) = wire::pair().step("make a setup socket")?;
         let group = self.meters.create(format!("{index}-{}", self.runs), &limits)?;
-        let mut slot = Slot::new(ticket, template, limits);
+        let mut slot = Slot::new(ticket, template, limits, network);
         let recipe = cell::Recipe {
             image,
             devices: if self.own_devices && !self.without.has(Layer::OwnDevices) {
@@ -55,6 +62,7 @@ impl Launcher {
             } else {
                 "/d/shared".to_owned()
             },
+            network,
             disk: limits.disk,
             ids: self.without.ids(self.slot_ids(index)),
             proc: self.proc,
@@ -111,9 +119,12 @@ impl Launcher {
             write("uid_map", &map)?;
             write("gid_map", &map)?;
         }
-        let Some(Slot { cell: Some(cell), setup: Some(setup), .. }) = &self.slots[index] else {
-            return Ok(());
-        };
+        let runs = self.runs;
+        let Some(slot) = self.slots[index].as_mut() else { return Ok(()) };
+        if slot.network == NetworkPolicy::Open {
+            slot.helper = Some(Helper::of_cell(runs, pid)?);
+        }
+        let Slot { cell: Some(cell), setup: Some(setup), .. } = slot else { return Ok(()) };
         watch_descriptor(
             &self.epoll,
             cell.pidfd.as_fd(),
@@ -143,7 +154,7 @@ impl Launcher {
                     Ok([workspace, tmp, snmp, snmp6]) => {
                         slot.handles = Some(Handles { workspace, tmp, snmp, snmp6 });
                         slot.cell_ready = Some(Instant::now());
-                        self.start_worker(index).map_err(|error| error.to_string())
+                        self.connect(index).map_err(|error| error.to_string())
                     }
                     Err(_) => {
                         Err("build a sandbox: the cell handed over something else".to_owned())
@@ -181,7 +192,7 @@ impl Launcher {
     }
 
     /// Clones the worker into a finished cell.
-    fn start_worker(&mut self, index: usize) -> Jail<()> {
+    pub(super) fn start_worker(&mut self, index: usize) -> Jail<()> {
         let hosts = self.slot_ids(index);
         let program = hosts.map(|(_, program)| program);
         let Some(slot) = self.slots[index].as_mut() else { return Ok(()) };

@@ -15,6 +15,7 @@ use std::{
     path::Path,
 };
 
+use ampoule_core::NetworkPolicy;
 use rustix::{
     event::pause,
     fs::{Mode, OFlags, open},
@@ -41,6 +42,8 @@ pub(super) struct Recipe<'a> {
     pub(super) image: &'a Image,
     /// The directory of device nodes, in the launcher's root.
     pub(super) devices: String,
+    /// What the program may reach.
+    pub(super) network: NetworkPolicy,
     /// Bytes of `/workspace`.
     pub(super) disk: u64,
     /// The ids of the first process and of the program.
@@ -210,13 +213,16 @@ pub(super) fn loopback_up() -> Jail<()> {
 
 fn mount_root(recipe: &Recipe<'_>) -> Jail<()> {
     let quiet = MountFlags::NOSUID | MountFlags::NODEV;
-    for (options, target) in &recipe.image.overlays {
+    for (place, (options, target)) in recipe.image.overlays.iter().enumerate() {
         if target == "/n" && recipe.without.has(Layer::ReadOnlyRoot) {
             mount_bind(recipe.image.skeleton.as_str(), target).step("show a root to write to")?;
             continue;
         }
-        let options =
-            CString::new(options.as_str()).map_err(io::Error::from).step("mount an overlay")?;
+        let options = match recipe.network {
+            NetworkPolicy::Open if place == 0 => super::network::with_layer(options),
+            _ => options.clone(),
+        };
+        let options = CString::new(options).map_err(io::Error::from).step("mount an overlay")?;
         mount(
             MOUNT_SOURCE,
             target,

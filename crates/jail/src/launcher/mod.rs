@@ -5,6 +5,7 @@ mod artifacts;
 mod assembly;
 mod cell;
 mod lures;
+mod network;
 mod root;
 mod rules;
 mod slot;
@@ -37,7 +38,7 @@ use without::Without;
 use crate::{
     cgroup::Meters,
     error::{Jail, JailError, Step},
-    handover::{CONFIG_FD, FIRST_GROUP_FD, SOCKET_FD, Start, read_json, report_failure},
+    handover::{CONFIG_FD, FIRST_GROUP_FD, LINE_FD, SOCKET_FD, Start, read_json, report_failure},
     hurdles::{Machine, recognise},
     protocol::{Command, Conditions, KernelMeters, MESSAGE_LEN, Report},
     seccomp, sys, wire,
@@ -51,6 +52,7 @@ const SETUP_ERROR_LEN: usize = 256;
 
 /// Tokens of the event queue: a slot and what of it, or the socket.
 const SOCKET_TOKEN: u64 = u64::MAX;
+const LINE_TOKEN: u64 = u64::MAX - 1;
 const CELL: u64 = 0;
 const WORKER: u64 = 1;
 const SETUP: u64 = 2;
@@ -58,6 +60,8 @@ const SETUP: u64 = 2;
 struct Launcher {
     socket: OwnedFd,
     epoll: OwnedFd,
+    /// The line to the keeper, who starts network helpers.
+    line: OwnedFd,
     pid_namespace: File,
     meters: Meters,
     images: Vec<Image>,
@@ -81,10 +85,15 @@ struct Launcher {
 pub(crate) fn run() -> Jail<()> {
     // SAFETY: the keeper lays out exactly these descriptors before its exec, and nobody else in
     // this fresh process owns them.
-    let (socket, config) =
-        unsafe { (OwnedFd::from_raw_fd(SOCKET_FD), File::from_raw_fd(CONFIG_FD)) };
+    let (socket, config, line) = unsafe {
+        (
+            OwnedFd::from_raw_fd(SOCKET_FD),
+            File::from_raw_fd(CONFIG_FD),
+            OwnedFd::from_raw_fd(LINE_FD),
+        )
+    };
     let machine = Machine::look();
-    let outcome = Launcher::start(socket, config).map_err(|(socket, error)| {
+    let outcome = Launcher::start(socket, config, line).map_err(|(socket, error)| {
         let error = recognise(&machine, error);
         report_failure(socket.as_fd(), &error);
         error
@@ -100,15 +109,19 @@ fn send_error(setup: BorrowedFd<'_>, error: &JailError) {
 }
 
 impl Launcher {
-    fn start(socket: OwnedFd, config: File) -> Result<Self, (OwnedFd, JailError)> {
-        match Self::build(&socket, config) {
+    fn start(socket: OwnedFd, config: File, line: OwnedFd) -> Result<Self, (OwnedFd, JailError)> {
+        match Self::build(&socket, config, line) {
             Ok(build) => Ok(build(socket)),
             Err(error) => Err((socket, error)),
         }
     }
 
     /// Does everything that may fail, and gives what makes a launcher of the socket.
-    fn build(socket: &OwnedFd, config: File) -> Jail<impl FnOnce(OwnedFd) -> Self + use<>> {
+    fn build(
+        socket: &OwnedFd,
+        config: File,
+        line: OwnedFd,
+    ) -> Jail<impl FnOnce(OwnedFd) -> Self + use<>> {
         set_parent_process_death_signal(Some(Signal::KILL)).step("follow the keeper")?;
         let _ = set_name(c"ampoule-launcher");
         let start: Start = read_json(config)?;
@@ -135,13 +148,16 @@ impl Launcher {
             ids: start.first_id.is_some(),
             own_devices: start.own_devices,
             shared_devices: start.config.without.contains(&Layer::OwnDevices),
+            way_out: start.network_hurdle.is_none(),
             may_miss_proc: may_miss(Layer::Proc),
         };
         let root = root::build(&start.config.templates, circumstances)?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).step("make an event queue")?;
-        fcntl_setfl(socket, fcntl_getfl(socket).step("read flags")? | OFlags::NONBLOCK)
-            .step("make the socket non-blocking")?;
-        watch_descriptor(&epoll, socket.as_fd(), SOCKET_TOKEN, epoll::EventFlags::IN)?;
+        for (socket, token) in [(socket, SOCKET_TOKEN), (&line, LINE_TOKEN)] {
+            fcntl_setfl(socket, fcntl_getfl(socket).step("read flags")? | OFlags::NONBLOCK)
+                .step("make the socket non-blocking")?;
+            watch_descriptor(&epoll, socket.as_fd(), token, epoll::EventFlags::IN)?;
+        }
         let mut slots = Vec::new();
         slots.resize_with(usize::try_from(start.config.slots).unwrap_or(0), || None);
         let ready = Report::Ready(Conditions {
@@ -155,6 +171,7 @@ impl Launcher {
             two_ids: start.first_id.is_some(),
             own_devices: start.own_devices,
             proc: root.proc,
+            network_hurdle: start.network_hurdle,
         });
         let without = Without::new(start.config.without);
         let mut rules = Rules {
@@ -167,6 +184,7 @@ impl Launcher {
             let mut launcher = Self {
                 socket,
                 epoll,
+                line,
                 pid_namespace,
                 meters,
                 images: root.images,
@@ -212,6 +230,10 @@ impl Launcher {
                 if token == SOCKET_TOKEN {
                     continue;
                 }
+                if token == LINE_TOKEN {
+                    self.hear_keeper();
+                    continue;
+                }
                 let index = usize::try_from(token >> 2).unwrap_or(usize::MAX);
                 match token & 3 {
                     SETUP => self.hear_setup(index),
@@ -229,7 +251,7 @@ impl Launcher {
             .iter()
             .flatten()
             .filter_map(|slot| match slot.state {
-                State::Building | State::Confining => {
+                _ if slot.is_unfinished() => {
                     Some((slot.born + SETUP_DEADLINE).saturating_duration_since(now))
                 }
                 State::Releasing => Some(TICK),
@@ -243,7 +265,7 @@ impl Launcher {
         for index in 0..self.slots.len() {
             let Some(slot) = &mut self.slots[index] else { continue };
             match slot.state {
-                State::Building | State::Confining if slot.born + SETUP_DEADLINE <= now => {
+                _ if slot.is_unfinished() && slot.born + SETUP_DEADLINE <= now => {
                     self.fail(index, "build a sandbox: it took too long");
                 }
                 State::Leased => {
@@ -302,8 +324,8 @@ impl Launcher {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Prepare { ticket, template, limits } => {
-                if let Err(error) = self.prepare(ticket, template, limits) {
+            Command::Prepare { ticket, template, limits, network } => {
+                if let Err(error) = self.prepare(ticket, template, limits, network) {
                     let full = self.slots.iter().all(Option::is_some);
                     let text = error.to_string();
                     self.tell(&Report::Failed { ticket, full, text }, Vec::new());
@@ -392,7 +414,7 @@ impl Launcher {
         let Some(slot) = self.slots.get_mut(index).and_then(Option::as_mut) else { return };
         if slot.cell.as_ref().and_then(Process::reap).is_some() {
             forget(&self.epoll, &mut slot.cell);
-            let unfinished = matches!(slot.state, State::Building | State::Confining);
+            let unfinished = slot.is_unfinished();
             slot.kill();
             if unfinished {
                 self.fail(index, "build a sandbox: its first process ended early");

@@ -8,6 +8,7 @@
 //! /s/<k>       the host's system directories
 //! /t/<i>/root  the skeleton of template i: directories, links, a few files
 //! /t/<i>/<k>   its trees
+//! /o           what a root with a way out has more of, if there is one
 //! /d/<slot>    device nodes, a directory per slot (`/d/shared` shows the host's)
 //! ```
 
@@ -68,6 +69,8 @@ pub(super) struct Circumstances {
     pub(super) own_devices: bool,
     /// Whether the host's are wanted all the same.
     pub(super) shared_devices: bool,
+    /// Whether sandboxes may have a way out.
+    pub(super) way_out: bool,
     /// Whether the container's `/proc` will do where no other can be mounted.
     pub(super) may_miss_proc: bool,
 }
@@ -119,6 +122,9 @@ pub(super) fn build(templates: &[Template], has: Circumstances) -> Jail<Root> {
         // Without probes programs run all the same, and whoever asks for one is told why.
         let equipped = lures::equip(base, image, has.ids);
         image.unusable = equipped.err().map(|error| error.to_string());
+    }
+    if has.way_out {
+        super::network::write_layer(base)?;
     }
     let proc = match mount_proc(&base.join("proc")) {
         Err(Errno::PERM) if has.may_miss_proc => {

@@ -3,7 +3,7 @@
 //! ```text
 //!            Prepare              cell ready           listener in
 //!   (free) ----------> Building -----------> Confining -----------> Prepared
-//!                         |                      |                   |    |
+//!                         |   \--> Connecting --^|                   |    |
 //!                         | error, Release       |            Release|    | Lease
 //!                         v                      v                   |    v
 //!                       Ending <-----------------+-------------------+- Leased
@@ -21,13 +21,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ampoule_core::StopReason;
+use ampoule_core::{NetworkPolicy, StopReason};
 use rustix::{
     fs::fstatvfs,
     process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid},
 };
 
-use super::watch::{self, Watched};
+use super::{
+    network::Helper,
+    watch::{self, Watched},
+};
 use crate::{
     cgroup::Group,
     protocol::{CellLimits, Counters, WaitStatus},
@@ -38,6 +41,8 @@ use crate::{
 pub(super) enum State {
     /// The first process puts the cell together.
     Building,
+    /// The network helper is on its way.
+    Connecting,
     /// The worker joins and confines itself.
     Confining,
     /// The interpreter has its descriptors and may run up to its first read.
@@ -100,6 +105,9 @@ pub(super) struct Slot {
     pub(super) ticket: u32,
     pub(super) template: usize,
     pub(super) limits: CellLimits,
+    pub(super) network: NetworkPolicy,
+    /// The way out, while there is one or should be.
+    pub(super) helper: Option<Helper>,
     pub(super) cell: Option<Process>,
     pub(super) worker: Option<Process>,
     /// The socket over which the process under construction speaks.
@@ -122,12 +130,19 @@ pub(super) struct Slot {
 
 impl Slot {
     /// A slot whose first process has just been cloned.
-    pub(super) fn new(ticket: u32, template: usize, limits: CellLimits) -> Self {
+    pub(super) fn new(
+        ticket: u32,
+        template: usize,
+        limits: CellLimits,
+        network: NetworkPolicy,
+    ) -> Self {
         Self {
             state: State::Building,
             ticket,
             template,
             limits,
+            network,
+            helper: None,
             cell: None,
             worker: None,
             setup: None,
@@ -146,15 +161,22 @@ impl Slot {
 
     /// Whether a process of the slot may still run.
     pub(super) fn is_alive(&self) -> bool {
-        self.cell.is_some() || self.worker.is_some()
+        self.cell.is_some() || self.worker.is_some() || self.helper.is_some()
+    }
+
+    /// Whether it is still being built.
+    pub(super) fn is_unfinished(&self) -> bool {
+        matches!(self.state, State::Building | State::Connecting | State::Confining)
     }
 
     /// Kills everything in the cell: by its control group where the kernel can, which needs nobody
     /// in the cell to come along; and by its first process, whose end is the end of its namespace.
+    /// The network helper goes too.
     pub(super) fn kill(&mut self) {
         if let Some(group) = &self.group {
             group.kill();
         }
+        self.helper = self.helper.take().and_then(Helper::dismiss);
         for process in [&self.cell, &self.worker].into_iter().flatten() {
             // Gone already is as good.
             let _ = pidfd_send_signal(&process.pidfd, Signal::KILL);
@@ -220,7 +242,7 @@ impl Slot {
         }
         if let Some(handles) = &self.handles {
             counters.disk_full = is_full(&handles.workspace) || is_full(&handles.tmp);
-            if let Some((unroutable, unheard)) = unroutable(handles) {
+            if let Some((unroutable, unheard)) = unroutable(handles, self.network) {
                 counters.unroutable = Some(unroutable);
                 counters.unheard = Some(unheard);
             }
@@ -235,15 +257,19 @@ fn is_full(directory: &OwnedFd) -> bool {
 }
 
 /// Packets of the cell's network namespace that found no route; and datagrams to its loopback that
-/// nobody listens for, which is where a name lookup goes.
-fn unroutable(handles: &Handles) -> Option<(u64, u64)> {
+/// nobody listens for, which is where a name lookup goes. With a way out, which is IPv4's, a packet
+/// of IPv6 is no attempt at what is closed: programs try both families.
+fn unroutable(handles: &Handles, network: NetworkPolicy) -> Option<(u64, u64)> {
     let mut buffer = [0; 8192];
     let mut read = |fd: &OwnedFd| -> Option<String> {
         let length = rustix::io::pread(fd, &mut buffer, 0).ok()?;
         Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
     };
     let (v4, v6) = (read(&handles.snmp)?, read(&handles.snmp6)?);
-    let routeless = column(&v4, "Ip:", "OutNoRoutes")? + row(&v6, "Ip6OutNoRoutes")?;
+    let mut routeless = column(&v4, "Ip:", "OutNoRoutes")?;
+    if network == NetworkPolicy::None {
+        routeless += row(&v6, "Ip6OutNoRoutes")?;
+    }
     let unheard = column(&v4, "Udp:", "NoPorts")? + row(&v6, "Udp6NoPorts")?;
     Some((routeless, unheard))
 }

@@ -51,6 +51,7 @@ impl Default for MemoryConfig {
                 stream_output: true,
                 artifacts: true,
                 networks: vec![NetworkPolicy::None],
+                network_hurdle: None,
                 max_wall: Duration::from_secs(3600),
                 max_memory: 4 << 30,
                 min_memory: 16 << 20,

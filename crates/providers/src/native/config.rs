@@ -7,8 +7,8 @@ use std::{
 
 use ampoule_core::{Layer, Result};
 use ampoule_jail::{
-    LauncherConfig, PROBE_ARGUMENT, PROBE_EXECUTABLE, SkeletonFile, Template, Tree,
-    seccomp::DEFAULT_POLICY,
+    LauncherConfig, NETWORK_HELPER, NetworkSetup, Opening, PROBE_ARGUMENT, PROBE_EXECUTABLE,
+    SkeletonFile, Template, Tree, seccomp::DEFAULT_POLICY,
 };
 
 use crate::runtimes::{
@@ -38,8 +38,18 @@ pub struct NativeConfig {
     pub id_base: u32,
     /// What may be missing on this machine: the operator gave it up.
     pub allow_missing: Vec<Layer>,
+    /// The way out, for sandboxes with one.
+    pub network: NetworkConfig,
     /// Whether the fences can be tried, and how.
     pub probes: Option<Probes>,
+}
+
+/// What the network policy `open` means.
+#[derive(Clone, Debug, Default)]
+pub struct NetworkConfig {
+    /// What is open though it would be closed: private ranges, addresses of the host. An address of
+    /// the host is opened only by itself, and not by a range around it.
+    pub allow: Vec<Opening>,
 }
 
 /// How the fences are tried.
@@ -90,8 +100,20 @@ impl NativeConfig {
             policy: DEFAULT_POLICY.to_owned(),
             allow_missing: self.allow_missing.clone(),
             without: self.probes.iter().flat_map(|probes| probes.without.clone()).collect(),
+            network: NetworkSetup {
+                helper: find_on_path(NETWORK_HELPER),
+                allow: self.network.allow.clone(),
+            },
         }
     }
+}
+
+/// Looks for a program where a shell would.
+fn find_on_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|directory| directory.join(program))
+        .find(|candidate| candidate.is_absolute() && candidate.is_file())
 }
 
 fn template(runtime: &NativeRuntime) -> Template {

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use ampoule_core::{Meters, Result};
+use ampoule_core::{Meters, NetworkPolicy, Result};
 use ampoule_jail::{CellLimits, Command, Conditions, Connection, Keeper, Report};
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -152,8 +152,8 @@ impl Link {
     }
 
     /// What the launcher has found and put up.
-    pub(super) fn conditions(&self) -> Conditions {
-        self.conditions
+    pub(super) fn conditions(&self) -> &Conditions {
+        &self.conditions
     }
 
     fn shared(&self) -> MutexGuard<'_, Shared> {
@@ -203,6 +203,7 @@ impl Link {
         self: &Arc<Self>,
         template: u32,
         limits: CellLimits,
+        network: NetworkPolicy,
     ) -> Result<Prepared> {
         let ticket = self.next_ticket.fetch_add(1, Ordering::Relaxed) & 0x7fff_ffff;
         let (sender, receiver) = oneshot::channel();
@@ -213,7 +214,7 @@ impl Link {
             }
             shared.tickets.insert(ticket, sender);
         }
-        self.send(Command::Prepare { ticket, template, limits });
+        self.send(Command::Prepare { ticket, template, limits, network });
         // A launcher that answers nothing is as good as gone.
         let Built { slot, descriptors } = tokio::time::timeout(PREPARE, receiver)
             .await

@@ -34,8 +34,9 @@ use ampoule_jail::{CellLimits, Conditions, Keeper};
 use async_trait::async_trait;
 use tokio::{sync::watch, task::JoinHandle};
 
+pub use ampoule_jail::{AddressRange, BadRange, Opening};
 use channels::RuntimeTraits;
-pub use config::{NativeConfig, NativeRuntime, Probes};
+pub use config::{NativeConfig, NativeRuntime, NetworkConfig, Probes};
 use link::{Link, LinkState};
 pub use proofs::{METERS, MeterProof};
 use sandbox::NativeSandbox;
@@ -74,7 +75,7 @@ impl Native {
     pub async fn connect(keeper: Keeper, config: &NativeConfig) -> Result<Self> {
         let closing = tokio_util::sync::CancellationToken::new();
         let (link, tender) = link::tend(keeper, closing.clone())?;
-        let native = Self {
+        let mut native = Self {
             capabilities: capabilities(config),
             templates: config
                 .runtimes
@@ -101,6 +102,10 @@ impl Native {
             native.shutdown().await?;
             return Err(error::no_meters());
         }
+        native.capabilities.network_hurdle = link.conditions().network_hurdle.clone();
+        if native.capabilities.network_hurdle.is_none() {
+            native.capabilities.networks.push(NetworkPolicy::Open);
+        }
         Ok(native)
     }
 
@@ -113,7 +118,7 @@ impl Native {
             millicpus: spec.limits.millicpus,
         };
         let link = self.link().await?;
-        let prepared = link.prepare(template.index, limits).await?;
+        let prepared = link.prepare(template.index, limits, spec.network).await?;
         let mut isolation = isolation_report(&link, spec.network);
         self.proofs.leave_out(&mut isolation);
         NativeSandbox::start(prepared, spec, isolation, template.traits, PATIENCE).await
@@ -168,6 +173,7 @@ fn capabilities(config: &NativeConfig) -> Capabilities {
         stream_output: true,
         artifacts: true,
         networks: vec![NetworkPolicy::None],
+        network_hurdle: None,
         max_wall: config.max_wall,
         max_memory: config.max_memory,
         min_memory,
@@ -226,7 +232,7 @@ fn isolation_report(link: &Link, network: NetworkPolicy) -> IsolationReport {
         Layer::Seccomp,
         Layer::Rlimits,
     ];
-    let Conditions { landlock_abi, meters, two_ids, own_devices, proc, .. } = link.conditions();
+    let Conditions { landlock_abi, meters, two_ids, own_devices, proc, .. } = *link.conditions();
     let depends = [
         (landlock_abi > 0, Layer::Landlock),
         (proc, Layer::Proc),

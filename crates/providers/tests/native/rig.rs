@@ -7,7 +7,7 @@ use ampoule_core::{
     Layer, Limits, NetworkPolicy, Provider as _, ProviderExt as _,
 };
 use ampoule_providers::{
-    native::{Native, NativeConfig, NativeRuntime, Probes},
+    native::{Native, NativeConfig, NativeRuntime, NetworkConfig, Probes},
     runtimes::{Catalogue, default_data_dir},
 };
 use ampoule_testkit::Failure;
@@ -52,6 +52,7 @@ impl Rig {
             id_base: NativeConfig::DEFAULT_ID_BASE,
             // An ordinary user may have none, and then the watch has to do.
             allow_missing: vec![Layer::Cgroup],
+            network: NetworkConfig::default(),
             probes,
         };
         let keeper = Native::spawn(&config).unwrap();

@@ -102,6 +102,7 @@ impl Provider for Toy {
             stream_output: true,
             artifacts: true,
             networks: vec![NetworkPolicy::None],
+            network_hurdle: None,
             max_wall: Duration::from_secs(60),
             max_memory: 1 << 30,
             min_memory: 1 << 20,
