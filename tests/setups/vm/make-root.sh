@@ -37,8 +37,8 @@ chroot "$root" useradd --create-home --uid 1000 keeps
 chroot "$root" useradd --create-home --uid 1001 plain
 mkdir -p "$root/var/lib/systemd/linger" "$root/payload"
 touch "$root/var/lib/systemd/linger/keeps"
-install -m 644 "$guest/ampoule-tests.service" "$root/etc/systemd/system/"
-chroot "$root" systemctl --quiet enable ampoule-tests.service
+install -m 644 "$guest/tests.service" "$root/etc/systemd/system/"
+chroot "$root" systemctl --quiet enable tests.service
 install -m 755 "$node" "$root/usr/bin/node"
 
 cp "$root"/boot/vmlinuz-* "$directory/vmlinuz"

@@ -31,7 +31,7 @@ prerequisites() {
 machine() {
     local node key
     node=$(readlink -f "${AMPOULE_NODE_BIN:-/usr/bin/node}")
-    key=$({ cat "$here/make-root.sh" "$here/guest/ampoule-tests.service" /etc/os-release && "$node" --version; } |
+    key=$({ cat "$here/make-root.sh" "$here/guest/tests.service" /etc/os-release && "$node" --version; } |
         sha256sum | cut -c1-12)
     if [ ! -e "$cache/$key/root.img" ]; then
         rm -rf "$cache"
