@@ -37,6 +37,11 @@ demo: setup ## Start the service, run the examples through it over HTTP, stop it
 test: prerequisites ## Prepare what the tests need and run all of them
 	@scripts/test.sh "$(DEBUG)"
 
+# Some of the machine's own tests only: `make test-vm CASES="Root AloneUser"`.
+.PHONY: test-vm
+test-vm: prerequisites ## Prove control groups v2 in an emulated machine (as root on Debian; ten minutes)
+	@tests/setups/vm/run.sh $(CASES)
+
 # --- set up and build ---------------------------------------------------------------------------
 
 .PHONY: setup

@@ -13,8 +13,9 @@ most=900
 
 prerequisites() {
     local missing=()
-    command -v apt-get >/dev/null && [ "$(uname -m)" = x86_64 ] ||
+    if ! command -v apt-get >/dev/null || [ "$(uname -m)" != x86_64 ]; then
         fail 'the test machine is made of Debian packages for x86_64; run this on such a system'
+    fi
     command -v qemu-system-x86_64 >/dev/null || missing+=(qemu-system-x86)
     command -v debootstrap >/dev/null || missing+=(debootstrap)
     [ "$(id -u)" = 0 ] ||
@@ -30,7 +31,8 @@ prerequisites() {
 # changes. Gives the directory.
 machine() {
     local node key
-    node=$(readlink -f "${AMPOULE_NODE_BIN:-/usr/bin/node}")
+    # The program itself, where a version manager puts a script before it.
+    node=$(PATH=/usr/bin:$PATH "${AMPOULE_NODE_BIN:-node}" -p process.execPath)
     key=$({ cat "$here/make-root.sh" "$here/guest/tests.service" /etc/os-release && "$node" --version; } |
         sha256sum | cut -c1-12)
     if [ ! -e "$cache/$key/root.img" ]; then
@@ -81,5 +83,5 @@ timeout --kill-after=10 "$most" qemu-system-x86_64 \
     -drive "file=$machine/root.img,format=raw,if=virtio" \
     -drive "file=$work/payload.img,format=raw,if=virtio" \
     -serial "file:$cache/console.log" -serial stdio \
-    </dev/null | tr -d '\r' | tee "$cache/result.log" || fail "the machine was not done within ${most}s"
+    </dev/null | sed --unbuffered 's/\r$//' | tee "$cache/result.log" || fail "the machine was not done within ${most}s"
 grep -qx 'verdict: ok' "$cache/result.log" || fail "not everything holds there; see above and $cache/console.log"

@@ -2,7 +2,7 @@
 # Runs in the test machine, as root: the machine's own tests, then suites that were built on the host.
 # The last line says how it went; without it the host takes it as failed.
 set -uo pipefail
-cd /payload
+cd /payload || exit
 export AMPOULE_DATA_DIR=/payload/data
 cp bin/ampoule /usr/local/bin/
 
