@@ -9,7 +9,7 @@ set -euo pipefail
 here=$ROOT/tests/setups/vm
 cache=$STATE/vm
 # The longest that the machine may run, in seconds.
-most=900
+most=1200
 
 prerequisites() {
     local missing=()

@@ -56,10 +56,15 @@ class Run:
         return answer
 
 
+def groups_of_ours():
+    """Every group that a manager has made, by walking the kernel's tree, in which others come and go."""
+    return [pathlib.Path(path) for path, _, _ in os.walk(GROUPS) if "/ampoule-" in path]
+
+
 def group_of_a_run():
-    """The group of the one run that is on, by walking the kernel's tree."""
+    """The group of the one run that is on."""
     for _ in range(200):
-        found = [path for path in GROUPS.glob("**/ampoule-*/*-*") if (path / "cgroup.procs").read_text().strip()]
+        found = [path for path in groups_of_ours() if re.fullmatch(r"\d+-\d+", path.name) and members(path)]
         if found:
             (group,) = found
             return group
@@ -168,7 +173,7 @@ class Meters:
         return self.start(code, *options).answer()
 
     def tearDown(self):
-        wait_until("every group is gone", lambda: not list(GROUPS.glob("**/ampoule-*")))
+        wait_until("every group is gone", lambda: not groups_of_ours())
         leaks = subprocess.run(["ampoule", "doctor", "--leaks"], capture_output=True, text=True, check=False)
         self.assertEqual((leaks.returncode, leaks.stdout), (0, "no leaks\n"), leaks)
 
