@@ -10,6 +10,7 @@ here=$ROOT/tests/setups/vm
 cache=$STATE/vm
 # The longest that the machine may run, in seconds.
 most=1200
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$ROOT/target}
 
 prerequisites() {
     local missing=()
@@ -38,7 +39,7 @@ machine() {
     if [ ! -e "$cache/$key/root.img" ]; then
         rm -rf "$cache"
         mkdir -p "$cache/$key"
-        "$here/make-root.sh" "$cache/$key" "$node" >&2
+        "$here/make-root.sh" "$cache/$key" "$node" >&2 || return
     fi
     printf '%s\n' "$cache/$key"
 }
@@ -62,20 +63,22 @@ make_payload() {
     strip -o "$payload/bin/command" "$(built ampoule-cli)"
     [ ! -d "$AMPOULE_DATA_DIR/runtimes" ] || cp -r "$AMPOULE_DATA_DIR/runtimes" "$payload/data/"
     chmod -R a+rX "$payload"
-    mke2fs -q -t ext4 -O ^has_journal -d "$payload" "$disk" 1G
+    mke2fs -q -t ext4 -O ^has_journal -d "$payload" "$disk" 1G >/dev/null
 }
 
 prerequisites
 say 'building the tests'
-cargo build --locked --package ampoule-cli
+cargo test --no-run --locked --package ampoule-cli --package ampoule-providers --test native
+scripts/packages.sh "$CARGO_TARGET_DIR/debug/ampoule"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 machine=$(machine)
 make_payload "$work/payload.img" "$@"
 
 say "starting the emulated machine (its console is in $cache/console.log)"
-# The disks stay as they are: what the machine writes is forgotten.
-timeout --kill-after=10 "$most" qemu-system-x86_64 \
+# The disks stay as they are: what the machine writes is forgotten. In the foreground, so that whoever
+# ends this script ends the machine too.
+timeout --foreground --kill-after=10 "$most" qemu-system-x86_64 \
     -machine pc -accel tcg,thread=multi -cpu max -smp 2 -m 2048 \
     -nodefaults -display none -nic none -no-reboot -snapshot \
     -kernel "$machine/vmlinuz" -initrd "$machine/initrd.img" \
