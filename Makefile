@@ -37,11 +37,6 @@ demo: setup ## Start the service, run the examples through it over HTTP, stop it
 test: prerequisites ## Prepare what the tests need and run all of them
 	@scripts/test.sh "$(DEBUG)"
 
-# Some of the machine's own tests only: `make test-vm CASES="Root AloneUser"`.
-.PHONY: test-vm
-test-vm: prerequisites ## Prove control groups v2 in an emulated machine (as root on Debian; ten minutes)
-	@tests/setups/vm/run.sh $(CASES)
-
 # --- set up and build ---------------------------------------------------------------------------
 
 .PHONY: setup
@@ -94,6 +89,11 @@ deny: ## Check licences, bans and sources of all crates (CHECKS=advisories needs
 
 doc: ## Build the documentation with warnings as errors
 	@RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+# Some of the machine's own tests only: `make test-vm CASES="Root AloneUser"`.
+.PHONY: test-vm
+test-vm: prerequisites ## Prove control groups v2 in an emulated machine (as root on Debian; ten minutes)
+	@tests/setups/vm/run.sh $(CASES)
 
 # --- the end ------------------------------------------------------------------------------------
 

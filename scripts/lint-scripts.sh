@@ -8,6 +8,6 @@ if ! command -v shellcheck >/dev/null 2>&1; then
     exit 0
 fi
 # common.sh is checked where it is sourced.
-find scripts tests -name '*.sh' ! -name common.sh -print0 |
+find scripts tests runtimes -name '*.sh' ! -name common.sh -print0 |
     xargs -0 shellcheck --external-sources --source-path=SCRIPTDIR .ci/run
 say 'the shell scripts are clean'
