@@ -45,7 +45,7 @@ if [ ${#names[@]} = 0 ]; then
     options=(--color=never "${left_out[@]/#/--skip=}")
     step 'native suite as root' 300 "${service[@]}" /payload/bin/native --test-threads=4 "${options[@]}"
     step 'native suite as a user' 300 "${service[@]}" --uid=plain /payload/bin/native --test-threads=4 "${options[@]}"
-    step 'command suite as root' 480 "${service[@]}" /payload/bin/command --test-threads=2 "${options[@]}"
+    step 'command suite as root' 600 "${service[@]}" /payload/bin/command --test-threads=1 "${options[@]}"
 fi
 
 if [ "$failed" = 0 ]; then echo 'verdict: ok'; else echo 'verdict: failed'; fi
