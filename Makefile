@@ -96,6 +96,11 @@ deny: ## Check licences, bans and sources of all crates (CHECKS=advisories needs
 doc: ## Build the documentation with warnings as errors
 	@RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
+# Some of the machine's own tests only: `make test-vm CASES="Root AloneUser"`.
+.PHONY: test-vm
+test-vm: prerequisites ## Prove control groups v2 in an emulated machine (as root on Debian; ten minutes)
+	@tests/setups/vm/run.sh $(CASES)
+
 # --- the end ------------------------------------------------------------------------------------
 
 .PHONY: clean

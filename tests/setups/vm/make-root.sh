@@ -16,33 +16,34 @@ PACKAGES=(
     python3 libstdc++6 libatomic1 openssl
 )
 
+# The same release as here, so that programs that were built here find what they are linked to.
 codename=$(. /etc/os-release && printf '%s' "$VERSION_CODENAME")
 # Where this machine's own packages come from.
 mirror=$(apt-get indextargets --format "\$(CODENAME) \$(COMPONENT) \$(REPO_URI)" \
-    'Created-By: Packages' 'Origin: Debian' | awk -v want="$codename main" '$1 " " $2 == want { print $3; exit }')
+    'Created-By: Packages' 'Origin: Debian' | awk -v want="$codename main" '$1 " " $2 == want && !found++ { print $3 }')
 [ -n "$mirror" ] || fail "apt knows no source of Debian $codename main; hint: run \`apt-get update\`"
 
-# The copied programs find what they are linked to only on the same release as here.
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
 chmod 755 "$root"
 say "making a Debian $codename root (one to three minutes)"
 packages=$(IFS=, && printf '%s' "${PACKAGES[*]}")
-debootstrap --variant=minbase --include="$packages" "$codename" "$root" "$mirror" \
+# In a mount namespace of its own: what it mounts goes with it, however it ends.
+unshare --mount debootstrap --variant=minbase --include="$packages" "$codename" "$root" "$mirror" \
     >"$directory/debootstrap.log" 2>&1 ||
     { tail -n 20 "$directory/debootstrap.log" >&2 && fail "debootstrap failed; its log is $directory/debootstrap.log"; }
 
-# Two ordinary users: `keeps` has a service manager of her own from the start, `plain` has not.
+# Two ordinary users: `keeps` has a service manager from the start, `plain` has not.
 chroot "$root" useradd --create-home --uid 1000 keeps
 chroot "$root" useradd --create-home --uid 1001 plain
 mkdir -p "$root/var/lib/systemd/linger" "$root/payload"
 touch "$root/var/lib/systemd/linger/keeps"
-install -m 644 "$guest/ampoule-tests.service" "$root/etc/systemd/system/"
-chroot "$root" systemctl --quiet enable ampoule-tests.service
+install -m 644 "$guest/tests.service" "$root/etc/systemd/system/"
+chroot "$root" systemctl --quiet enable tests.service
 install -m 755 "$node" "$root/usr/bin/node"
 
 cp "$root"/boot/vmlinuz-* "$directory/vmlinuz"
 cp "$root"/boot/initrd.img-* "$directory/initrd.img"
-# The image is thrown away after each start, so that a journal of the file system helps nobody.
-mke2fs -q -t ext4 -O ^has_journal -d "$root" "$directory/root.part" 2G
+# What the machine writes is thrown away, so that a journal of the file system helps nobody.
+mke2fs -q -t ext4 -O ^has_journal -d "$root" "$directory/root.part" 2G >/dev/null
 mv "$directory/root.part" "$directory/root.img"

@@ -9,12 +9,14 @@ set -euo pipefail
 here=$ROOT/tests/setups/vm
 cache=$STATE/vm
 # The longest that the machine may run, in seconds.
-most=900
+most=1200
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$ROOT/target}
 
 prerequisites() {
     local missing=()
-    command -v apt-get >/dev/null && [ "$(uname -m)" = x86_64 ] ||
+    if ! command -v apt-get >/dev/null || [ "$(uname -m)" != x86_64 ]; then
         fail 'the test machine is made of Debian packages for x86_64; run this on such a system'
+    fi
     command -v qemu-system-x86_64 >/dev/null || missing+=(qemu-system-x86)
     command -v debootstrap >/dev/null || missing+=(debootstrap)
     [ "$(id -u)" = 0 ] ||
@@ -30,13 +32,14 @@ prerequisites() {
 # changes. Gives the directory.
 machine() {
     local node key
-    node=$(readlink -f "${AMPOULE_NODE_BIN:-/usr/bin/node}")
-    key=$({ cat "$here/make-root.sh" "$here/guest/ampoule-tests.service" /etc/os-release && "$node" --version; } |
+    # The program itself, where a version manager puts a script before it.
+    node=$(PATH=/usr/bin:$PATH "${AMPOULE_NODE_BIN:-node}" -p process.execPath)
+    key=$({ cat "$here/make-root.sh" "$here/guest/tests.service" /etc/os-release && "$node" --version; } |
         sha256sum | cut -c1-12)
     if [ ! -e "$cache/$key/root.img" ]; then
         rm -rf "$cache"
         mkdir -p "$cache/$key"
-        "$here/make-root.sh" "$cache/$key" "$node" >&2
+        "$here/make-root.sh" "$cache/$key" "$node" >&2 || return
     fi
     printf '%s\n' "$cache/$key"
 }
@@ -60,20 +63,22 @@ make_payload() {
     strip -o "$payload/bin/command" "$(built ampoule-cli)"
     [ ! -d "$AMPOULE_DATA_DIR/runtimes" ] || cp -r "$AMPOULE_DATA_DIR/runtimes" "$payload/data/"
     chmod -R a+rX "$payload"
-    mke2fs -q -t ext4 -O ^has_journal -d "$payload" "$disk" 1G
+    mke2fs -q -t ext4 -O ^has_journal -d "$payload" "$disk" 1G >/dev/null
 }
 
 prerequisites
 say 'building the tests'
-cargo build --locked --package ampoule-cli
+cargo test --no-run --locked --package ampoule-cli --package ampoule-providers --test native
+scripts/packages.sh "$CARGO_TARGET_DIR/debug/ampoule"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 machine=$(machine)
 make_payload "$work/payload.img" "$@"
 
 say "starting the emulated machine (its console is in $cache/console.log)"
-# The disks stay as they are: what the machine writes is forgotten.
-timeout --kill-after=10 "$most" qemu-system-x86_64 \
+# The disks stay as they are: what the machine writes is forgotten. In the foreground, so that whoever
+# ends this script ends the machine too.
+timeout --foreground --kill-after=10 "$most" qemu-system-x86_64 \
     -machine pc -accel tcg,thread=multi -cpu max -smp 2 -m 2048 \
     -nodefaults -display none -nic none -no-reboot -snapshot \
     -kernel "$machine/vmlinuz" -initrd "$machine/initrd.img" \
@@ -81,5 +86,5 @@ timeout --kill-after=10 "$most" qemu-system-x86_64 \
     -drive "file=$machine/root.img,format=raw,if=virtio" \
     -drive "file=$work/payload.img,format=raw,if=virtio" \
     -serial "file:$cache/console.log" -serial stdio \
-    </dev/null | tr -d '\r' | tee "$cache/result.log" || fail "the machine was not done within ${most}s"
+    </dev/null | sed --unbuffered 's/\r$//' | tee "$cache/result.log" || fail "the machine was not done within ${most}s"
 grep -qx 'verdict: ok' "$cache/result.log" || fail "not everything holds there; see above and $cache/console.log"
