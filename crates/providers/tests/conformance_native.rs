@@ -4,7 +4,7 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use ampoule_core::Layer;
 use ampoule_providers::{
-    native::{Native, NativeConfig, NativeRuntime},
+    native::{Native, NativeConfig, NativeRuntime, NetworkConfig},
     runtimes::{Catalogue, default_data_dir},
 };
 use ampoule_testkit::conformance::{self, Oracle, Subject};
@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         id_base: NativeConfig::DEFAULT_ID_BASE,
         // An ordinary user may have none, and then the watch has to do.
         allow_missing: vec![Layer::Cgroup],
+        network: NetworkConfig::default(),
         probes: None,
     };
     let keeper = Native::spawn(&config).unwrap();

@@ -70,6 +70,7 @@ mod tests {
             stream_output: false,
             artifacts: false,
             networks: vec![NetworkPolicy::None],
+            network_hurdle: None,
             max_wall: Duration::from_secs(1),
             max_memory: 1,
             min_memory: 1,
