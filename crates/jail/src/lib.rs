@@ -43,7 +43,6 @@ mod network;
 mod probe;
 mod protocol;
 mod rights;
-mod scope;
 pub mod seccomp;
 mod survey;
 #[path = "inside/sys.rs"]
