@@ -86,6 +86,11 @@ look_for_node() {
 look_for_tests() {
     # The runtime of Perl is a folder outside of the binary, which the tests add.
     perl -MJSON::PP -e 1 >/dev/null 2>&1 || lack 'Perl with JSON::PP' perl
+    if [ "$(id -u)" = 0 ]; then
+        # Networks of the tests' own, which only root can make, and the helper that is tried in them.
+        command -v ip >/dev/null 2>&1 || lack 'ip' iproute2
+        command -v slirp4netns >/dev/null 2>&1 || lack 'slirp4netns' slirp4netns
+    fi
 }
 
 look() {

@@ -51,6 +51,11 @@ start() {
     mkdir -p "$STATE"
     : >"$LOG"
     say "starting the service on $LISTEN"
+    if [ "$(id -u)" != 0 ] && [ -z "${AMPOULE_NATIVE_ALLOW_MISSING:-}" ]; then
+        # Used where this user can have one; a service of yours says so itself if it may do without.
+        export AMPOULE_NATIVE_ALLOW_MISSING=cgroup
+        say 'as an ordinary user: where no control group can be had, a watch counts instead'
+    fi
     # In a session of its own: a Ctrl-C here is for us, and we stop the service in order.
     setsid "$binary" serve --listen "$LISTEN" --log-format text </dev/null >>"$LOG" 2>&1 &
     pid=$!

@@ -139,6 +139,8 @@ def main():
 # What there is of it: the cell's first process, the program and its child.
 SLEEPERS = 3
 HELLO = "def main(): return 'hello'"
+# How many fences doctor knows, at least.
+FENCES = 18
 
 # What stops what: a program and the limit that has to be told.
 STOPPED = {
@@ -152,6 +154,9 @@ TABLE = []
 
 class Meters:
     """What holds on control groups v2, whoever starts the run."""
+
+    # The layers that are not had: only root can give them.
+    lacks = set()
 
     @staticmethod
     def how(*command):
@@ -184,8 +189,8 @@ class Meters:
         self.assertEqual(answer["evidence"]["meters"], "cgroup_v2")
         for layer in ("cpu_meter", "swap_meter"):
             self.assertIn(layer, answer["isolation"]["enforced"])
-        # What is left is not the meters' business: an ordinary user has one id and the host's devices.
-        self.assertLessEqual(set(answer["isolation"]["missing"]), {"own_id_per_sandbox", "own_device_nodes"})
+        # What is left is not the meters' business.
+        self.assertEqual(set(answer["isolation"]["missing"]), self.lacks)
         self.assertGreater(answer["usage"]["memory_peak"], MIB)
         self.assertGreater(answer["usage"]["cpu_us"], 0)
 
@@ -250,6 +255,22 @@ def main():
         self.assertGreater(usage["cpu_us"], 0)
         self.assertLess(usage["cpu_us"], usage["wall_us"] * 1.25, usage)
 
+    def test_doctor_tries_every_fence_and_meter_and_all_hold(self):
+        ended = subprocess.run(
+            self.how("ampoule", "doctor", "--json"), capture_output=True, text=True, timeout=240, check=False
+        )
+        report = json.loads(ended.stdout)
+        failed = [check for check in report["checks"] if check["status"] == "failed"]
+        self.assertEqual((ended.returncode, report["ok"], failed), (0, True, []), ended.stderr)
+        verdicts = {probe["layer"]: probe["verdict"] for probe in report["probes"]}
+        self.assertGreaterEqual(len(verdicts), FENCES)
+        expected = {layer: "absent" if layer in self.lacks else "stopped" for layer in verdicts}
+        self.assertEqual(verdicts, expected, report["probes"])
+        self.assertLessEqual(self.lacks, set(verdicts))
+        meters = {row["limit"]: (row["held"], row["meters"]) for row in report["meters"]}
+        limits = ("memory", "processes", "cpu", "time")
+        self.assertEqual(meters, dict.fromkeys(limits, (True, "cgroup_v2")), report["meters"])
+
     def test_processes_are_born_in_their_group(self):
         # A process that moves into a group fires this event, and one that is born in it does not.
         event = TRACING / "events/cgroup/cgroup_attach_task"
@@ -303,6 +324,9 @@ def main():
                 self.tearDown()
 
 
+ROOTS = {"own_id_per_sandbox", "own_device_nodes"}
+
+
 class Root(Meters, unittest.TestCase):
     """Root, in a service of its own."""
 
@@ -314,6 +338,8 @@ class Root(Meters, unittest.TestCase):
 class DelegatedUser(Meters, unittest.TestCase):
     """An ordinary user, in a service with `Delegate=yes`."""
 
+    lacks = ROOTS
+
     @staticmethod
     def how(*command):
         return [*SERVICE, "--uid=plain", *command]
@@ -322,6 +348,8 @@ class DelegatedUser(Meters, unittest.TestCase):
 class AloneUser(Meters, unittest.TestCase):
     """An ordinary user who has logged in, and nothing else: ampoule gets a scope from the user's own
     service manager."""
+
+    lacks = ROOTS
 
     @staticmethod
     def how(*command):
