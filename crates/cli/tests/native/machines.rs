@@ -182,15 +182,25 @@ def main():
 
 pub(crate) fn add(suite: &mut Suite) {
     for (name, code, limit, stopped) in [
-        ("an_allocator", ALLOCATOR, "memory", "memory"),
-        ("shared_memory", SHARED_ALLOCATOR, "memory", "memory"),
-        ("scratch_space_and_memory_together", SCRATCH_ALLOCATOR, "memory", "memory"),
-        ("children_that_write_what_they_share", WRITING_CHILDREN, "memory", "memory"),
-        ("a_fork_tree", FORK_TREE, "processes", "processes"),
-        ("too_many_threads", THREADS, "processes", "processes"),
-        ("a_busy_loop", BUSY_LOOP, "time", "wall"),
+        ("the_watch_stops_an_allocator", ALLOCATOR, "memory", "memory"),
+        ("the_watch_stops_shared_memory", SHARED_ALLOCATOR, "memory", "memory"),
+        (
+            "the_watch_stops_scratch_space_and_memory_together",
+            SCRATCH_ALLOCATOR,
+            "memory",
+            "memory",
+        ),
+        (
+            "the_watch_stops_children_that_write_what_they_share",
+            WRITING_CHILDREN,
+            "memory",
+            "memory",
+        ),
+        ("the_watch_stops_a_fork_tree", FORK_TREE, "processes", "processes"),
+        ("the_watch_stops_too_many_threads", THREADS, "processes", "processes"),
+        ("the_watch_stops_a_busy_loop", BUSY_LOOP, "time", "wall"),
     ] {
-        suite.test(format!("the_watch_stops_{name}"), move || {
+        suite.test(name, move || {
             let shown = run(&[], &[], code);
             let report = report(&shown);
             assert_eq!(shown.code, 3, "{report}");
