@@ -3,15 +3,43 @@
 //! The kernel says `EPERM` for a dozen reasons. When a step fails, the facts that decide which one
 //! it was are read from `/proc` and compared; nothing is guessed that they do not show.
 
-use std::{fmt, fs};
+use std::{
+    fmt, fs,
+    os::fd::{AsFd as _, FromRawFd as _, OwnedFd},
+};
 
-use rustix::io::Errno;
+use rustix::{
+    io::Errno,
+    process::{WaitId, WaitIdOptions, waitid},
+};
 
-use crate::error::JailError;
+use crate::{error::JailError, sys};
 
 /// The oldest kernel that has everything: `mount_setattr`, overlays and `CLONE_INTO_CGROUP` in user
 /// namespaces, Landlock, `close_range`.
 const OLDEST_KERNEL: (u32, u32) = (5, 15);
+
+/// How the steps begin that need a call which containers' seccomp profiles refuse: clone3, setns,
+/// unshare, mount and its kin, pivot_root, umount2, sethostname. Any other step fails for another
+/// reason.
+const PROFILED: [&str; 15] = [
+    "clone3",
+    "setns",
+    "unshare",
+    "leave the mount namespace",
+    "leave the control group namespace",
+    "make mounts private",
+    "mount",
+    // What is opened by its path is a tree of mounts.
+    "open /",
+    "show ",
+    "take the device nodes",
+    "move the device nodes",
+    "pivot into the new root",
+    "let go of the old root",
+    "set the host name",
+    "set the launcher's host name",
+];
 
 /// Something about this machine that stands in the way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,11 +97,10 @@ impl Hurdle {
             Self::SeccompProfile => "start the container with a seccomp profile that allows user \
                                      namespaces and mounts (docs/containers.md has it)"
                 .to_owned(),
-            Self::MaskedProc => {
-                "start the container with `--security-opt systempaths=unconfined`, \
-                                 or give it up with `allow_missing = [\"proc\"]`"
-                    .to_owned()
-            }
+            Self::MaskedProc => "start the container with `--security-opt \
+                                 systempaths=unconfined` together with `--user 1000:1000`, or give \
+                                 it up with `allow_missing = [\"proc\"]`"
+                .to_owned(),
             Self::NoLandlock => "boot with `lsm=landlock,…` (kernel 5.13 or newer), or give it up \
                                  with `allow_missing = [\"landlock\"]`"
                 .to_owned(),
@@ -175,6 +202,28 @@ impl Machine {
         found
     }
 
+    /// Makes a user namespace, as every sandbox has one. Else says what the kernel answered, and
+    /// the hurdle that the facts show.
+    pub fn try_user_namespace(&self) -> Result<(), (Errno, Option<Hurdle>)> {
+        const NEW_USER_NAMESPACE: u64 = 0x1000_0000;
+        // SAFETY: the child ends at once by a bare system call. It uses no memory, so that it does
+        // not matter which locks other threads held when it was copied.
+        match unsafe { sys::clone3(NEW_USER_NAMESPACE, None) } {
+            Ok(None) => sys::exit(0),
+            Ok(Some(child)) => {
+                // SAFETY: clone3 has just made this descriptor for us alone.
+                let pidfd = unsafe { OwnedFd::from_raw_fd(child.pidfd) };
+                // Where children are reaped by others it is gone already, which is as good.
+                let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+                Ok(())
+            }
+            Err(fault) => {
+                let errno = Errno::from_raw_os_error(fault.errno);
+                Err((errno, self.explain(fault.call, errno)))
+            }
+        }
+    }
+
     /// The hurdle that made a step fail with `errno`, if the facts show it.
     fn explain(&self, step: &str, errno: Errno) -> Option<Hurdle> {
         let refused = matches!(errno, Errno::PERM | Errno::ACCESS);
@@ -202,7 +251,13 @@ impl Machine {
             _ if refused && self.apparmor_restricts == Some(1) && !self.root => {
                 Some(Hurdle::AppArmor)
             }
-            _ if (refused || unknown) && self.filtered => Some(Hurdle::SeccompProfile),
+            // What profiles answer; a security module says EACCES.
+            _ if matches!(errno, Errno::PERM | Errno::NOSYS)
+                && self.filtered
+                && PROFILED.iter().any(|start| step.starts_with(start)) =>
+            {
+                Some(Hurdle::SeccompProfile)
+            }
             "clone3" if refused => Some(Hurdle::ChangedRoot),
             _ => None,
         }
@@ -278,7 +333,15 @@ mod tests {
             (&debian, "clone3", Errno::PERM, "user_namespaces_off"),
             (&ubuntu, "make mounts private", Errno::ACCESS, "apparmor"),
             (&container, "clone3", Errno::NOSYS, "seccomp_profile"),
-            (&container, "mount an overlay", Errno::PERM, "seccomp_profile"),
+            (&container, "setns", Errno::PERM, "seccomp_profile"),
+            (&container, "make mounts private", Errno::PERM, "seccomp_profile"),
+            (&container, "mount the launcher's root", Errno::PERM, "seccomp_profile"),
+            (&container, "mount_setattr", Errno::PERM, "seccomp_profile"),
+            (&container, "open /usr", Errno::PERM, "seccomp_profile"),
+            (&container, "show /usr", Errno::PERM, "seccomp_profile"),
+            (&container, "pivot into the new root", Errno::PERM, "seccomp_profile"),
+            (&container, "let go of the old root", Errno::PERM, "seccomp_profile"),
+            (&container, "set the host name", Errno::PERM, "seccomp_profile"),
             (&masked, "mount the launcher's /proc", Errno::PERM, "masked_proc"),
             (&old, "mount_setattr", Errno::NOSYS, "old_kernel"),
             (&bare, "mount the overlay of /n", Errno::NODEV, "no_overlay"),
@@ -296,6 +359,29 @@ mod tests {
         assert_eq!(machine().explain("mount a tmpfs", Errno::PERM), None);
         assert_eq!(machine().explain("clone3", Errno::NOMEM), None);
         assert_eq!(machine().hurdles(), []);
+        // Every container has a filter, and not every failure in one is the filter's.
+        let container = Machine { filtered: true, ..machine() };
+        for (step, errno) in [
+            ("write uid_map", Errno::PERM),
+            ("join the control group", Errno::ACCESS),
+            ("open our pid namespace", Errno::PERM),
+            ("make a directory of the launcher's root", Errno::PERM),
+            ("set the quota max_user_namespaces", Errno::PERM),
+            ("mount the launcher's root", Errno::ACCESS),
+            ("mount the launcher's root", Errno::NOMEM),
+        ] {
+            assert_eq!(container.explain(step, errno), None, "{step}: {errno}");
+        }
+    }
+
+    #[test]
+    fn a_user_namespace_is_tried_and_nothing_is_left_of_it() {
+        // Where it is refused, which may be, a reason is given.
+        if let Err((errno, hurdle)) = Machine::look().try_user_namespace() {
+            assert!(hurdle.is_some(), "{errno}");
+        }
+        let children = waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+        assert_eq!(children.err(), Some(Errno::CHILD));
     }
 
     #[test]

@@ -23,13 +23,13 @@ mirror=$(apt-get indextargets --format "\$(CODENAME) \$(COMPONENT) \$(REPO_URI)"
     'Created-By: Packages' 'Origin: Debian' | awk -v want="$codename main" '$1 " " $2 == want && !found++ { print $3 }')
 [ -n "$mirror" ] || fail "apt knows no source of Debian $codename main; hint: run \`apt-get update\`"
 
-root=$(mktemp -d)
+root=$directory/root
 trap 'rm -rf "$root"' EXIT
-chmod 755 "$root"
+mkdir -m 755 "$root"
 say "making a Debian $codename root (one to three minutes)"
 packages=$(IFS=, && printf '%s' "${PACKAGES[*]}")
-# In a mount namespace of its own: what it mounts goes with it, however it ends.
-unshare --mount debootstrap --variant=minbase --include="$packages" "$codename" "$root" "$mirror" \
+# In namespaces of its own: what it mounts and what it starts goes with it, however it ends.
+unshare --mount --pid --fork --kill-child --mount-proc debootstrap --variant=minbase --include="$packages" "$codename" "$root" "$mirror" \
     >"$directory/debootstrap.log" 2>&1 ||
     { tail -n 20 "$directory/debootstrap.log" >&2 && fail "debootstrap failed; its log is $directory/debootstrap.log"; }
 

@@ -71,14 +71,25 @@ say 'building the tests'
 cargo test --no-run --locked --package ampoule-cli --package ampoule-providers --test native
 scripts/packages.sh "$CARGO_TARGET_DIR/debug/ampoule"
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+# However this ends, so does the machine: by this trap, or, if this script is killed, by the kernel.
+clean_up() {
+    jobs -p | xargs --no-run-if-empty kill 2>/dev/null || true
+    wait
+    rm -rf "$work"
+}
+trap clean_up EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
 machine=$(machine)
 make_payload "$work/payload.img" "$@"
 
 say "starting the emulated machine (its console is in $cache/console.log)"
-# The disks stay as they are: what the machine writes is forgotten. In the foreground, so that whoever
-# ends this script ends the machine too.
-timeout --foreground --kill-after=10 "$most" qemu-system-x86_64 \
+mkfifo "$work/said"
+sed --unbuffered 's/\r$//' <"$work/said" | tee "$cache/result.log" &
+printer=$!
+# The disks stay as they are: what the machine writes is forgotten. In the background, so that a signal
+# to this script is heard at once.
+setpriv --pdeathsig TERM timeout --foreground --kill-after=10 "$most" qemu-system-x86_64 \
     -machine pc -accel tcg,thread=multi -cpu max -smp 2 -m 2048 \
     -nodefaults -display none -nic none -no-reboot -snapshot \
     -kernel "$machine/vmlinuz" -initrd "$machine/initrd.img" \
@@ -86,5 +97,11 @@ timeout --foreground --kill-after=10 "$most" qemu-system-x86_64 \
     -drive "file=$machine/root.img,format=raw,if=virtio" \
     -drive "file=$work/payload.img,format=raw,if=virtio" \
     -serial "file:$cache/console.log" -serial stdio \
-    </dev/null | sed --unbuffered 's/\r$//' | tee "$cache/result.log" || fail "the machine was not done within ${most}s"
+    </dev/null >"$work/said" &
+emulator=$!
+code=0
+wait "$emulator" || code=$?
+wait "$printer"
+[ "$code" != 124 ] || fail "the machine was not done within ${most}s; its console is in $cache/console.log"
+[ "$code" = 0 ] || fail "the emulator ended with exit code $code; see above and $cache/console.log"
 grep -qx 'verdict: ok' "$cache/result.log" || fail "not everything holds there; see above and $cache/console.log"
