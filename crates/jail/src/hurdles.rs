@@ -375,16 +375,6 @@ mod tests {
     }
 
     #[test]
-    fn a_user_namespace_is_tried_and_nothing_is_left_of_it() {
-        // Where it is refused, which may be, a reason is given.
-        if let Err((errno, hurdle)) = Machine::look().try_user_namespace() {
-            assert!(hurdle.is_some(), "{errno}");
-        }
-        let children = waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
-        assert_eq!(children.err(), Some(Errno::CHILD));
-    }
-
-    #[test]
     fn an_error_names_the_hurdle_and_the_fix() {
         let error = JailError::new("clone3", Errno::NOSPC);
         let off = Machine { max_user_namespaces: Some(0), ..machine() };

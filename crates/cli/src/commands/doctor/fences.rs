@@ -32,6 +32,7 @@ pub(super) fn try_all(
 }
 
 async fn try_with(native: Native, given_up: &[Layer], report: &mut Report) -> Result<()> {
+    report.checks.push(way_out(native.capabilities().network_hurdle.as_deref()));
     report.probes = native.prove().await;
     match the_same_hurdle(&report.probes) {
         Some(why) => report.checks.push(no_sandbox(why)),
@@ -55,6 +56,18 @@ async fn try_with(native: Native, given_up: &[Layer], report: &mut Report) -> Re
         }
     }
     native.shutdown().await
+}
+
+/// Whether programs can have network access, which no service needs.
+fn way_out(hurdle: Option<&str>) -> Check {
+    const NAME: &str = "network open";
+    match hurdle {
+        None => Check::ok("machine", NAME, "programs can have it, where the policy allows"),
+        Some(hurdle) => {
+            let (detail, fix) = hurdle.split_once("; hint: ").unwrap_or((hurdle, "install it"));
+            Check::warning("machine", NAME, detail, fix)
+        }
+    }
 }
 
 /// Why no fence could be tried, if one reason keeps all of them.
