@@ -34,6 +34,16 @@ def spawn(path, arguments, environment):
         raise SystemExit(f"`{path} {' '.join(arguments)}` ended with {code}")
 
 
+def api_token():
+    """The token of the service, which was started with the same environment and then asks for it."""
+    # As there: ours wins where both are set.
+    ours, contract = "AMPOULE_AUTH_API_TOKEN", "SANDBOX_EXECUTOR_MANAGER_API_TOKEN"
+    token = os.environ.get(ours) or os.environ.get(contract) or ""
+    if not token.strip() and (file := os.environ.get("AMPOULE_AUTH_API_TOKEN_FILE")):
+        token = pathlib.Path(file).read_text()
+    return token.strip()
+
+
 class Service:
     """`POST /run` over one connection."""
 
@@ -41,8 +51,7 @@ class Service:
         parts = urllib.parse.urlsplit(url)
         self.connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=60)
         self.headers = {"Content-Type": "application/json"}
-        # The service was started with the same environment, and then asks for it.
-        if token := os.environ.get("SANDBOX_EXECUTOR_MANAGER_API_TOKEN", "").strip():
+        if token := api_token():
             self.headers["X-Sandbox-Token"] = token
 
     def run(self, language, source):

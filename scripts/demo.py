@@ -51,10 +51,19 @@ CASES = [
 ]
 
 
+def api_token():
+    """The token of the service, which was started with the same environment and then asks for it."""
+    # As there: ours wins where both are set.
+    ours, contract = "AMPOULE_AUTH_API_TOKEN", "SANDBOX_EXECUTOR_MANAGER_API_TOKEN"
+    token = os.environ.get(ours) or os.environ.get(contract) or ""
+    if not token.strip() and (file := os.environ.get("AMPOULE_AUTH_API_TOKEN_FILE")):
+        token = pathlib.Path(file).read_text()
+    return token.strip()
+
+
 def post(url, body):
     headers = {"Content-Type": "application/json"}
-    # The service was started with the same environment, and then asks for it.
-    if token := os.environ.get("SANDBOX_EXECUTOR_MANAGER_API_TOKEN", "").strip():
+    if token := api_token():
         headers["X-Sandbox-Token"] = token
     request = urllib.request.Request(url + "/run", json.dumps(body).encode(), headers)
     # A proxy of this machine's has nothing to do with the service on it.

@@ -36,6 +36,18 @@ except OSError as error:
 ' "$(base_url)"
 }
 
+# Whether neither a variable nor the operator's file sets a key. A bad configuration sets it too:
+# the service will say what is wrong.
+is_default() {
+    local binary=$1 key=$2
+    "$binary" config --json 2>/dev/null | python -I -c '
+import json, sys
+settings = json.load(sys.stdin)["settings"]
+sources = [each["source"]["kind"] for each in settings if each["key"] == sys.argv[1]]
+sys.exit(0 if sources == ["default"] else 1)
+' "$key" 2>/dev/null
+}
+
 show_log() {
     printf -- '--- the end of %s\n' "$LOG" >&2
     tail -n 40 "$LOG" >&2
@@ -51,7 +63,7 @@ start() {
     mkdir -p "$STATE"
     : >"$LOG"
     say "starting the service on $LISTEN"
-    if [ "$(id -u)" != 0 ] && [ -z "${AMPOULE_NATIVE_ALLOW_MISSING:-}" ]; then
+    if [ "$(id -u)" != 0 ] && is_default "$binary" native.allow_missing; then
         # Used where this user can have one; a service of yours says so itself if it may do without.
         export AMPOULE_NATIVE_ALLOW_MISSING=cgroup
         say 'as an ordinary user: where no control group can be had, a watch counts instead'

@@ -14,8 +14,8 @@ pub struct Bounds {
     pub wall: Duration,
     /// Memory of the whole process tree, in bytes.
     pub memory: u64,
-    /// CPU time of the whole process tree, where a request bounds it.
-    pub cpu: Duration,
+    /// CPU time of the whole process tree, where a request bounds it; none bounds nothing.
+    pub cpu: Option<Duration>,
     /// CPU bandwidth in thousandths of a CPU.
     pub millicpus: u32,
     /// Processes and threads alive at once.
@@ -30,16 +30,7 @@ pub struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self {
-            wall: Duration::from_secs(3600),
-            memory: 64 << 30,
-            cpu: Duration::from_secs(3600),
-            millicpus: 64_000,
-            processes: 4096,
-            output: 64 << 20,
-            disk: 16 << 30,
-            network: NetworkPolicy::None,
-        }
+        Self::of(&Limits::default(), NetworkPolicy::None)
     }
 }
 
@@ -54,22 +45,42 @@ pub struct Excess {
     pub rule: &'static str,
     /// What is allowed.
     pub allowed: String,
+    /// Why it is so, with the fix, where that is known.
+    pub why: Option<String>,
 }
 
 impl fmt::Display for Excess {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { field, asked, rule, allowed } = self;
-        write!(formatter, "`{field}` is {asked}, and {rule} {allowed} is allowed")
+        let Self { field, asked, rule, allowed, why } = self;
+        write!(formatter, "`{field}` is {asked}, and {rule} {allowed} is allowed")?;
+        match why {
+            Some(why) => write!(formatter, "; {why}"),
+            None => Ok(()),
+        }
     }
 }
 
 impl Bounds {
+    /// What is given to a request that asks for nothing, and no more.
+    pub fn of(limits: &Limits, network: NetworkPolicy) -> Self {
+        Self {
+            wall: limits.wall,
+            memory: limits.memory,
+            cpu: limits.cpu,
+            millicpus: limits.millicpus,
+            processes: limits.processes,
+            output: limits.output,
+            disk: limits.disk,
+            network,
+        }
+    }
+
     /// Everything about `limits` and `network` that is outside of these bounds.
     pub fn excesses(&self, limits: &Limits, network: NetworkPolicy) -> Vec<Excess> {
         let mut found = Vec::new();
         let mut at_most = |field, is_within: bool, asked: String, allowed: String| {
             if !is_within {
-                found.push(Excess { field, asked, rule: "at most", allowed });
+                found.push(Excess { field, asked, rule: "at most", allowed, why: None });
             }
         };
         let durations = |asked, allowed| (format_duration(asked), format_duration(allowed));
@@ -78,9 +89,10 @@ impl Bounds {
         at_most("timeout", limits.wall <= self.wall, asked, allowed);
         let (asked, allowed) = sizes(limits.memory, self.memory);
         at_most("memory", limits.memory <= self.memory, asked, allowed);
-        let cpu = limits.cpu.unwrap_or_default();
-        let (asked, allowed) = durations(cpu, self.cpu);
-        at_most("cpu_time", cpu <= self.cpu, asked, allowed);
+        if let (Some(cpu), Some(most)) = (limits.cpu, self.cpu) {
+            let (asked, allowed) = durations(cpu, most);
+            at_most("cpu_time", cpu <= most, asked, allowed);
+        }
         let (asked, allowed) = (format_cpus(limits.millicpus), format_cpus(self.millicpus));
         at_most("cpus", limits.millicpus <= self.millicpus, asked, allowed);
         let (asked, allowed) = (limits.processes.to_string(), self.processes.to_string());
@@ -100,7 +112,7 @@ impl Bounds {
 fn below_the_least(limits: &Limits) -> Vec<Excess> {
     let mut found = Vec::new();
     let mut refuse = |field, asked: String, rule, allowed: &str| {
-        found.push(Excess { field, asked, rule, allowed: allowed.to_owned() });
+        found.push(Excess { field, asked, rule, allowed: allowed.to_owned(), why: None });
     };
     if limits.wall.is_zero() {
         refuse("timeout", "0s".to_owned(), "more than", "0s");
@@ -135,27 +147,38 @@ mod tests {
     }
 
     #[test]
+    fn cpu_time_is_bounded_where_there_is_a_limit_of_it() {
+        let asked =
+            |seconds| Limits { cpu: Some(Duration::from_secs(seconds)), ..Limits::default() };
+        assert_eq!(told(asked(5400), NetworkPolicy::None), [""; 0]);
+        let bounds = Bounds::of(&asked(30), NetworkPolicy::None);
+        assert_eq!(bounds.excesses(&asked(30), NetworkPolicy::None), []);
+        assert_eq!(
+            bounds.excesses(&asked(31), NetworkPolicy::None)[0].to_string(),
+            "`cpu_time` is 31s, and at most 30s is allowed"
+        );
+    }
+
+    #[test]
     fn everything_beyond_the_bounds_is_told_at_once() {
         let limits = Limits {
-            wall: Duration::from_secs(7200),
-            memory: 128 << 30,
-            cpu: Some(Duration::from_secs(5400)),
-            millicpus: 64_500,
-            processes: 5000,
-            output: 1 << 30,
-            disk: 17 << 30,
+            wall: Duration::from_secs(11),
+            memory: 257 << 20,
+            millicpus: 1500,
+            processes: 65,
+            output: 2 << 20,
+            disk: 1 << 30,
             ..Limits::default()
         };
         assert_eq!(
             told(limits, NetworkPolicy::Open),
             [
-                "`timeout` is 2h, and at most 1h is allowed",
-                "`memory` is 128g, and at most 64g is allowed",
-                "`cpu_time` is 1h30m, and at most 1h is allowed",
-                "`cpus` is 64.5, and at most 64 is allowed",
-                "`processes` is 5000, and at most 4096 is allowed",
-                "`output` is 1g, and at most 64m is allowed",
-                "`disk` is 17g, and at most 16g is allowed",
+                "`timeout` is 11s, and at most 10s is allowed",
+                "`memory` is 257m, and at most 256m is allowed",
+                "`cpus` is 1.5, and at most 1 is allowed",
+                "`processes` is 65, and at most 64 is allowed",
+                "`output` is 2m, and at most 1m is allowed",
+                "`disk` is 1g, and at most 100m is allowed",
                 "`network` is open, and at most none is allowed",
             ]
         );

@@ -1,6 +1,6 @@
 //! What a provider can do here and now, graded, because a cloud cannot do what the kernel lets us do.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::Serialize;
 
@@ -95,8 +95,15 @@ pub struct Capabilities {
     pub max_wall: Duration,
     /// The most memory that can be asked for, in bytes.
     pub max_memory: u64,
-    /// The least memory that an interpreter starts with, in bytes.
-    pub min_memory: u64,
+    /// The least memory that the interpreter of a language starts with, in bytes.
+    pub min_memory: BTreeMap<Language, u64>,
+}
+
+impl Capabilities {
+    /// The least memory that a run of `language` can be given, in bytes.
+    pub fn least_memory(&self, language: &Language) -> u64 {
+        self.min_memory.get(language).copied().unwrap_or(0)
+    }
 }
 
 /// Which provider this is; never secrets.

@@ -128,6 +128,12 @@ pub enum ManifestError {
 const PLACEHOLDERS: [&str; 4] = ["{interpreter}", "{runner}", "{packages}", "{heap_mb}"];
 
 impl RuntimeManifest {
+    /// The least memory that it starts with, in bytes.
+    pub fn least_memory(&self) -> u64 {
+        // Validation refuses what is no size.
+        crate::parse_bytes(&self.minimum_memory).unwrap_or(0)
+    }
+
     /// Checks what the types do not.
     pub fn validate(&self) -> Result<(), ManifestError> {
         self.check_names()?;

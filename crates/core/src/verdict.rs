@@ -150,7 +150,7 @@ const SIGKILL: i32 = 9;
 /// 1. We could not go on, never saw the end, or the machine gave less than the limits promise:
 ///    platform.
 /// 2. We stopped it: for time, cpu, output, by a watch for memory or processes, or because the caller withdrew.
-/// 3. One value frame: success, whatever happened beside it — unless the kernel killed the first
+/// 3. A watch saw more processes than the limit; else one value frame: success, whatever happened beside it — unless the kernel killed the first
 ///    process for memory before the frame was complete, in which case there is no frame.
 /// 4. It failed, and the kernel says why: memory, refused forks, a full disk, a denied call, a
 ///    packet without a route.
@@ -177,6 +177,14 @@ pub fn verdict(evidence: &Evidence) -> Verdict {
     let Some(exit) = evidence.exit else {
         return Verdict::PlatformFailed { reason: "the end of the program was not seen" };
     };
+    // Nobody counts what the kernel refuses a watched run; that more than the limit were seen is a
+    // fact, also where a value came before the watch could act.
+    let watched = evidence.meters == Meters::Watch;
+    if watched
+        && evidence.processes.peak.is_some_and(|peak| peak > u64::from(evidence.processes.limit))
+    {
+        return limit(LimitKind::Processes);
+    }
     if evidence.frame == FrameEvidence::Value {
         return Verdict::Ended(Outcome::Succeeded);
     }
@@ -196,11 +204,6 @@ pub fn verdict(evidence: &Evidence) -> Verdict {
                 reason: "the machine refused processes, below the run's own limit",
             };
         }
-        return limit(LimitKind::Processes);
-    }
-    // Nobody counts what the kernel refuses a watched run, but more than the limit were seen.
-    let watched = evidence.meters == Meters::Watch;
-    if watched && processes.peak.is_some_and(|peak| peak > u64::from(processes.limit)) {
         return limit(LimitKind::Processes);
     }
     if evidence.disk.full {

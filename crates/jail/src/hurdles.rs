@@ -50,6 +50,8 @@ pub enum Hurdle {
     UserNamespacesOff(&'static str),
     /// AppArmor takes every right from a process in a user namespace.
     AppArmor,
+    /// The AppArmor profile that we run under (a container's) refuses mounts; its name.
+    AppArmorProfile(String),
     /// The seccomp profile that we run under (a container's) refuses what sandboxes are made of.
     SeccompProfile,
     /// The container hides parts of `/proc`, so that the kernel lets nobody mount another.
@@ -71,6 +73,7 @@ impl Hurdle {
             Self::OldKernel(_) => "old_kernel",
             Self::UserNamespacesOff(_) => "user_namespaces_off",
             Self::AppArmor => "apparmor",
+            Self::AppArmorProfile(_) => "apparmor_profile",
             Self::SeccompProfile => "seccomp_profile",
             Self::MaskedProc => "masked_proc",
             Self::NoLandlock => "no_landlock",
@@ -93,6 +96,10 @@ impl Hurdle {
             Self::UserNamespacesOff(sysctl) => format!("as root: `sysctl -w {sysctl}=1`"),
             Self::AppArmor => "as root: an AppArmor profile for ampoule with `userns,`, or \
                                `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`"
+                .to_owned(),
+            Self::AppArmorProfile(_) => "start the container with `--security-opt \
+                                         apparmor=unconfined`, or under a profile with `mount,` \
+                                         and `userns,`"
                 .to_owned(),
             Self::SeccompProfile => "start the container with a seccomp profile that allows user \
                                      namespaces and mounts (docs/containers.md has it)"
@@ -128,6 +135,12 @@ impl fmt::Display for Hurdle {
                 "AppArmor restricts user namespaces \
                  (kernel.apparmor_restrict_unprivileged_userns is 1)",
             ),
+            Self::AppArmorProfile(name) => {
+                write!(
+                    formatter,
+                    "the AppArmor profile `{name}` refuses what sandboxes are made of"
+                )
+            }
             Self::SeccompProfile => formatter.write_str(
                 "a seccomp profile (the container's) refuses what user namespaces and mounts need",
             ),
@@ -161,8 +174,10 @@ pub struct Machine {
     pub modules: Option<String>,
     /// Whether the kernel knows overlayfs now.
     pub overlay: bool,
-    /// Whether we are root of this user namespace.
-    pub root: bool,
+    /// The AppArmor profile that is enforced on us.
+    pub profile: Option<String>,
+    /// Whether we have CAP_SYS_ADMIN in the first user namespace, which exempts from the switches.
+    pub privileged: bool,
 }
 
 impl Machine {
@@ -170,16 +185,18 @@ impl Machine {
     pub fn look() -> Self {
         let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let status = text("/proc/self/status");
         Self {
             release: rustix::system::uname().release().to_string_lossy().into_owned(),
             max_user_namespaces: number("/proc/sys/user/max_user_namespaces"),
             unprivileged_userns_clone: number("/proc/sys/kernel/unprivileged_userns_clone"),
             apparmor_restricts: number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
-            filtered: is_filtered(&text("/proc/self/status")),
+            filtered: is_filtered(&status),
             masked: masked_by(&text("/proc/self/mountinfo")),
             modules: fs::read_to_string("/sys/kernel/security/lsm").ok(),
             overlay: text("/proc/filesystems").lines().any(|line| line.ends_with("\toverlay")),
-            root: rustix::process::geteuid().is_root(),
+            profile: enforced(&text("/proc/self/attr/current")),
+            privileged: is_privileged(&status, &text("/proc/self/uid_map")),
         }
     }
 
@@ -190,7 +207,7 @@ impl Machine {
             found.push(Hurdle::OldKernel(self.release.clone()));
         }
         found.extend(self.sysctl().map(Hurdle::UserNamespacesOff));
-        if self.apparmor_restricts == Some(1) && !self.root {
+        if self.apparmor_restricts == Some(1) && !self.privileged {
             found.push(Hurdle::AppArmor);
         }
         if !self.masked.is_empty() {
@@ -248,13 +265,16 @@ impl Machine {
             _ if refused && step.contains("/proc") && !self.masked.is_empty() => {
                 Some(Hurdle::MaskedProc)
             }
-            _ if refused && self.apparmor_restricts == Some(1) && !self.root => {
+            _ if refused && self.apparmor_restricts == Some(1) && !self.privileged => {
                 Some(Hurdle::AppArmor)
             }
-            // What profiles answer; a security module says EACCES.
+            // Unlike a filter, a security module says EACCES.
+            _ if errno == Errno::ACCESS && is_profiled(step) => {
+                self.profile.clone().map(Hurdle::AppArmorProfile)
+            }
             _ if matches!(errno, Errno::PERM | Errno::NOSYS)
                 && self.filtered
-                && PROFILED.iter().any(|start| step.starts_with(start)) =>
+                && is_profiled(step) =>
             {
                 Some(Hurdle::SeccompProfile)
             }
@@ -276,7 +296,7 @@ impl Machine {
         if self.max_user_namespaces == Some(0) {
             return Some("user.max_user_namespaces");
         }
-        (self.unprivileged_userns_clone == Some(0) && !self.root)
+        (self.unprivileged_userns_clone == Some(0) && !self.privileged)
             .then_some("kernel.unprivileged_userns_clone")
     }
 }
@@ -287,6 +307,24 @@ pub(crate) fn recognise(machine: &Machine, error: JailError) -> JailError {
         Some(hurdle) => error.because(&hurdle),
         None => error,
     }
+}
+
+/// Whether a step needs a call that profiles of containers refuse.
+fn is_profiled(step: &str) -> bool {
+    PROFILED.iter().any(|start| step.starts_with(start))
+}
+
+fn is_privileged(status: &str, uids: &str) -> bool {
+    const SYS_ADMIN: u64 = 1 << 21;
+    let held = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let held = held.and_then(|held| u64::from_str_radix(held.trim(), 16).ok()).unwrap_or(0);
+    // Only the first user namespace knows every id.
+    held & SYS_ADMIN != 0 && uids.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
+/// The name in `docker-default (enforce)`.
+fn enforced(label: &str) -> Option<String> {
+    label.trim_end().strip_suffix(" (enforce)").map(str::to_owned)
 }
 
 fn is_filtered(status: &str) -> bool {
@@ -325,6 +363,8 @@ mod tests {
         let debian = Machine { unprivileged_userns_clone: Some(0), ..machine() };
         let ubuntu = Machine { apparmor_restricts: Some(1), ..machine() };
         let container = Machine { filtered: true, ..machine() };
+        let profile = Some("docker-default".to_owned());
+        let apparmor = Machine { profile, ..container.clone() };
         let masked = Machine { masked: vec!["/proc/kcore".to_owned()], ..machine() };
         let old = Machine { release: "5.10.0-9-amd64".to_owned(), ..machine() };
         let bare = Machine { overlay: false, ..machine() };
@@ -332,6 +372,8 @@ mod tests {
             (&off, "clone3", Errno::NOSPC, "user_namespaces_off"),
             (&debian, "clone3", Errno::PERM, "user_namespaces_off"),
             (&ubuntu, "make mounts private", Errno::ACCESS, "apparmor"),
+            (&apparmor, "make mounts private", Errno::ACCESS, "apparmor_profile"),
+            (&apparmor, "make mounts private", Errno::PERM, "seccomp_profile"),
             (&container, "clone3", Errno::NOSYS, "seccomp_profile"),
             (&container, "setns", Errno::PERM, "seccomp_profile"),
             (&container, "make mounts private", Errno::PERM, "seccomp_profile"),
@@ -390,6 +432,12 @@ mod tests {
     fn the_tables_of_the_kernel_are_read() {
         assert!(is_filtered("NoNewPrivs:\t0\nSeccomp:\t2\n"));
         assert!(!is_filtered("Seccomp:\t0\nSeccomp_filters:\t2\n"));
+        let (host, inner) = ("         0          0 4294967295\n", "0 1000 1\n");
+        assert!(is_privileged("CapEff:\t000001ffffffffff\n", host));
+        assert!(!is_privileged("CapEff:\t000001ffffffffff\n", inner));
+        assert!(!is_privileged("CapEff:\t00000000a80425fb\n", host));
+        assert_eq!(enforced("docker-default (enforce)\n").as_deref(), Some("docker-default"));
+        assert_eq!(enforced("unconfined\n"), None);
         let mounts = "30 1 0:5 / /proc rw - proc proc rw\n\
                       31 30 0:6 / /proc/sys/fs/binfmt_misc rw - autofs systemd-1 rw\n\
                       32 30 0:5 /sys /proc/sys ro - proc proc rw\n";

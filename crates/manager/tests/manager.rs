@@ -3,8 +3,8 @@
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use ampoule_core::{
-    Arguments, CancellationToken, Code, Error, ErrorKind, Event, ExecuteRequest, Language, Limits,
-    NetworkPolicy, Outcome, Provider,
+    Arguments, Bounds, CancellationToken, Code, Error, ErrorKind, Event, ExecuteRequest, Language,
+    Limits, NetworkPolicy, Outcome, Provider,
 };
 use ampoule_manager::{Manager, ManagerConfig, Panicked, new_execution_id};
 use ampoule_providers::memory::{Memory, MemoryConfig};
@@ -33,7 +33,7 @@ fn config(concurrency: usize, queue: usize) -> ManagerConfig {
         concurrency: NonZeroUsize::new(concurrency).unwrap(),
         queue,
         queue_deadline: LONG,
-        ..ManagerConfig::default()
+        bounds: Bounds { wall: Duration::from_secs(600), ..Bounds::default() },
     }
 }
 

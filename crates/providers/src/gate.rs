@@ -26,20 +26,13 @@ pub fn check(capabilities: &Capabilities, spec: &SandboxSpec) -> Result<()> {
         let message = format!("language `{}` is not available; {hint}", spec.language);
         return Err(Error::new(ErrorKind::Unsupported, OPERATION, message));
     }
-    if !capabilities.networks.contains(&spec.network) {
-        let known: Vec<&str> = capabilities.networks.iter().map(|n| n.as_str()).collect();
-        let why = capabilities.network_hurdle.clone();
-        let message = format!(
-            "`network` is `{}`, which is not available; {}",
-            spec.network.as_str(),
-            why.unwrap_or_else(|| format!("hint: available here are {}", known.join(", ")))
-        );
-        return Err(Error::new(ErrorKind::Unsupported, OPERATION, message));
-    }
-    match excesses(capabilities, spec).first() {
-        Some(excess) => Err(Error::new(ErrorKind::InvalidRequest, OPERATION, excess.to_string())),
-        None => Ok(()),
-    }
+    let found = excesses(capabilities, spec);
+    let Some(excess) = found.first() else { return Ok(()) };
+    let kind = match excess.field {
+        "network" => ErrorKind::Unsupported,
+        _ => ErrorKind::InvalidRequest,
+    };
+    Err(Error::new(kind, OPERATION, excess.to_string()))
 }
 
 /// Says whether a sandbox that was created as `spec` asks can run `request`.
@@ -67,31 +60,34 @@ pub fn check_request(spec: &SandboxSpec, request: &ExecuteRequest) -> Result<()>
 /// Everything that `spec` asks for and that is outside of what the provider can do.
 pub fn excesses(capabilities: &Capabilities, spec: &SandboxSpec) -> Vec<Excess> {
     let (limits, mut found) = (&spec.limits, Vec::new());
+    if !capabilities.networks.contains(&spec.network) {
+        let known: Vec<&str> = capabilities.networks.iter().map(|n| n.as_str()).collect();
+        let (asked, allowed) = (spec.network.as_str().to_owned(), known.join(", "));
+        let why = capabilities.network_hurdle.clone();
+        found.push(Excess { field: "network", asked, rule: "only", allowed, why });
+    }
     if limits.wall.is_zero() {
         let (asked, allowed) = ("0s".to_owned(), "0s".to_owned());
-        found.push(Excess { field: "timeout", asked, rule: "more than", allowed });
+        found.push(Excess { field: "timeout", asked, rule: "more than", allowed, why: None });
     }
     if limits.wall > capabilities.max_wall {
         let allowed = format_duration(capabilities.max_wall);
         let asked = format_duration(limits.wall);
-        found.push(Excess { field: "timeout", asked, rule: "at most", allowed });
+        found.push(Excess { field: "timeout", asked, rule: "at most", allowed, why: None });
     }
     let memory = |rule, bound| Excess {
         field: "memory",
         asked: format_bytes(limits.memory),
         rule,
         allowed: format_bytes(bound),
+        why: None,
     };
     if limits.memory > capabilities.max_memory {
         found.push(memory("at most", capabilities.max_memory));
     }
-    if limits.memory < capabilities.min_memory {
-        found.push(memory("at least", capabilities.min_memory));
-    }
-    if !capabilities.networks.contains(&spec.network) {
-        let known: Vec<&str> = capabilities.networks.iter().map(|n| n.as_str()).collect();
-        let (asked, allowed) = (spec.network.as_str().to_owned(), known.join(", "));
-        found.push(Excess { field: "network", asked, rule: "only", allowed });
+    let least = capabilities.least_memory(&spec.language);
+    if limits.memory < least {
+        found.push(memory("at least", least));
     }
     found
 }
@@ -147,18 +143,29 @@ mod tests {
         };
         let error = check(&MemoryConfig::default().capabilities, &spec).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
-        assert_eq!(
-            error.message(),
-            "`network` is `open`, which is not available; hint: available here are none"
-        );
+        assert_eq!(error.message(), "`network` is open, and only none is allowed");
         let capabilities = Capabilities {
             network_hurdle: Some("no helper; hint: install one".to_owned()),
             ..MemoryConfig::default().capabilities
         };
         assert_eq!(
             check(&capabilities, &spec).unwrap_err().message(),
-            "`network` is `open`, which is not available; no helper; hint: install one"
+            "`network` is open, and only none is allowed; no helper; hint: install one"
         );
+    }
+
+    #[test]
+    fn a_language_that_needs_much_memory_refuses_only_itself() {
+        let mut capabilities = MemoryConfig::default().capabilities;
+        capabilities.min_memory.insert(Language::new("javascript"), 1 << 30);
+        let spec = |language: &str| SandboxSpec {
+            language: Language::new(language),
+            limits: Limits::default(),
+            network: NetworkPolicy::None,
+        };
+        check(&capabilities, &spec("python")).unwrap();
+        let error = check(&capabilities, &spec("javascript")).unwrap_err();
+        assert_eq!(error.message(), "`memory` is 256m, and at least 1g is allowed");
     }
 
     #[test]

@@ -16,8 +16,8 @@ use std::{
 };
 
 use ampoule_core::{
-    Arguments, CancellationToken, Code, ExecuteRequest, FenceProof, Language, NetworkPolicy,
-    Result, SelfTest,
+    Arguments, CancellationToken, Code, Crossing, ExecuteRequest, FenceProof, Language, Limits,
+    NetworkPolicy, Result, SelfTest,
 };
 use ampoule_manager::{Manager, new_execution_id, summary};
 use futures_util::FutureExt;
@@ -147,7 +147,12 @@ impl Readiness {
         let problems: Vec<String> = proofs.iter().filter_map(FenceProof::problem).collect();
         if problems.is_empty() {
             if !self.is_ready(FENCES) {
-                info!(tried = proofs.len(), "the fences held");
+                let count = |is_such: fn(&Crossing) -> bool| {
+                    proofs.iter().filter(|proof| is_such(&proof.crossing)).count()
+                };
+                let held = count(|crossing| matches!(crossing, Crossing::Stopped { .. }));
+                let absent = count(|crossing| matches!(crossing, Crossing::Absent));
+                info!(held, absent, "the fences held");
             }
             self.set(FENCES, None);
             return true;
@@ -169,13 +174,16 @@ async fn prove(
         let known = manager.provider().capabilities().languages.contains(language);
         return Ok((!known).then(|| "the provider does not run it".to_owned()));
     };
+    // A language that needs more than the default is ready if a request may ask for that much.
+    let least = manager.provider().capabilities().least_memory(language);
+    let limits = Limits { memory: config.limits.memory.max(least), ..config.limits };
     let request = ExecuteRequest {
         id: new_execution_id(),
         language: language.clone(),
         code: Code::new(&example.code).map_err(|error| invalid("code", &error))?,
         arguments: Arguments::parse(&example.arguments)
             .map_err(|error| invalid("arguments", &error))?,
-        limits: config.limits,
+        limits,
         network: NetworkPolicy::None,
     };
     let result = manager.run(request, CancellationToken::new()).await?;

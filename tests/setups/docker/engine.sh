@@ -5,6 +5,9 @@
 # The files of the base image are kept in $KEPT; the rest goes with the engine.
 
 KEPT=$STATE/docker
+PACKAGES=python3,slirp4netns
+# Another set of packages is another image.
+BASE=$KEPT/base-$PACKAGES.tar
 export IMAGE=ampoule-tests
 
 # install_engine: the engine and what makes an image, from the distribution.
@@ -12,6 +15,7 @@ install_engine() {
     local wanted=()
     command -v dockerd >/dev/null || wanted+=(docker.io)
     command -v debootstrap >/dev/null || wanted+=(debootstrap)
+    command -v ip >/dev/null || wanted+=(iproute2)
     [ ${#wanted[@]} -gt 0 ] || return 0
     command -v apt-get >/dev/null || fail "${wanted[*]} is needed; hint: install it"
     say "installing ${wanted[*]}"
@@ -20,10 +24,11 @@ install_engine() {
     DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -q -y --no-install-recommends "${wanted[@]}"
 }
 
-# make_base: the image's files, as $KEPT/base.tar: a small Debian of this machine's own release, so
-# that the binary that was built here finds its libraries, with Python and this machine's Node.js.
+# make_base: the image's files, as $BASE: a small Debian of this machine's own release, so that the
+# binary that was built here finds its libraries, with Python, a network helper and this machine's
+# Node.js.
 make_base() {
-    [ ! -e "$KEPT/base.tar" ] || return 0
+    [ ! -e "$BASE" ] || return 0
     local release mirror root=$KEPT/base.new
     # shellcheck source=/dev/null
     release=$(. /etc/os-release && printf '%s' "$VERSION_CODENAME")
@@ -32,13 +37,13 @@ make_base() {
     [ -n "$mirror" ] || fail 'no source of packages was found; hint: apt-get update'
     say 'making the base image (a minute, once)'
     rm -rf "$root"
-    debootstrap --variant=minbase --include=python3 "$release" "$root" "$mirror" >"$KEPT/base.log" 2>&1 ||
+    debootstrap --variant=minbase "--include=$PACKAGES" "$release" "$root" "$mirror" >"$KEPT/base.log" 2>&1 ||
         fail "debootstrap failed; see $KEPT/base.log"
     install -m 755 "$(node -p process.execPath)" "$root/usr/bin/node"
     tar -C "$root" --exclude='./dev/*' --exclude='./var/cache/apt/*' --exclude='./var/lib/apt/lists/*' \
-        -cf "$KEPT/base.tar.new" .
+        -cf "$BASE.new" .
     rm -rf "$root"
-    mv "$KEPT/base.tar.new" "$KEPT/base.tar"
+    mv "$BASE.new" "$BASE"
 }
 
 # start_engine: starts it and waits until it answers; sets DOCKER_HOST.

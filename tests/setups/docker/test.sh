@@ -18,7 +18,7 @@ trap stop_engine EXIT
 trap 'exit 130' INT TERM
 start_engine
 make_base
-docker import - "$IMAGE" <"$KEPT/base.tar" >/dev/null
+docker import - "$IMAGE" <"$BASE" >/dev/null
 docker version --format '== Docker {{.Server.Version}} ({{range .Server.Components}}{{.Name}} {{.Version}} {{end}})'
 
 export PROFILE=$ROOT/deploy/docker/seccomp.json

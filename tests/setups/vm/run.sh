@@ -9,7 +9,7 @@ set -euo pipefail
 here=$ROOT/tests/setups/vm
 cache=$STATE/vm
 # The longest that the machine may run, in seconds.
-most=1200
+most=1260
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$ROOT/target}
 
 prerequisites() {
@@ -44,9 +44,9 @@ machine() {
     printf '%s\n' "$cache/$key"
 }
 
-# The test program of a package.
+# A test program of the providers.
 built() {
-    cargo test --no-run --locked --package "$1" --test native 2>&1 |
+    cargo test --no-run --locked --package ampoule-providers --test "$1" 2>&1 |
         sed -n 's/^ *Executable .* (\(.*\))$/\1/p'
 }
 
@@ -56,19 +56,19 @@ make_payload() {
     shift
     mkdir -p "$payload/bin" "$payload/data"
     cp -r "$here/guest" "$payload/"
-    printf '%s\n' "$CARGO_TARGET_DIR" >"$payload/target"
     printf '%s\n' "$@" | sed '/^$/d' >"$payload/names"
     strip -o "$payload/bin/ampoule" "$CARGO_TARGET_DIR/debug/ampoule"
-    strip -o "$payload/bin/native" "$(built ampoule-providers)"
-    strip -o "$payload/bin/command" "$(built ampoule-cli)"
+    strip -o "$payload/bin/native" "$(built native)"
+    strip -o "$payload/bin/conformance" "$(built conformance_native)"
     [ ! -d "$AMPOULE_DATA_DIR/runtimes" ] || cp -r "$AMPOULE_DATA_DIR/runtimes" "$payload/data/"
     chmod -R a+rX "$payload"
-    mke2fs -q -t ext4 -O ^has_journal -d "$payload" "$disk" 1G >/dev/null
+    mke2fs -q -t ext4 -O ^has_journal -d "$payload" "$disk" 2G >/dev/null
 }
 
 prerequisites
 say 'building the tests'
-cargo test --no-run --locked --package ampoule-cli --package ampoule-providers --test native
+cargo build --locked --package ampoule-cli
+cargo test --no-run --locked --package ampoule-providers --test native --test conformance_native
 scripts/packages.sh "$CARGO_TARGET_DIR/debug/ampoule"
 work=$(mktemp -d)
 # However this ends, so does the machine: by this trap, or, if this script is killed, by the kernel.

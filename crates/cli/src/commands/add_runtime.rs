@@ -10,7 +10,7 @@ use std::{fmt::Write as _, num::NonZeroUsize, path::Path, time::Duration};
 
 use ampoule_core::{
     Arguments, CancellationToken, Code, ErrorKind, Example, ExecuteRequest, ExecutionResult,
-    Language, Layer, LimitKind, Limits, NetworkPolicy, Outcome,
+    Language, Layer, LimitKind, Limits, NetworkPolicy, Outcome, format_bytes,
 };
 use ampoule_manager::{Manager, ManagerConfig, new_execution_id, summary};
 use ampoule_providers::runtimes::{Catalogue, NewRuntime, RuntimeFolder, resolve_from_environment};
@@ -56,6 +56,10 @@ pub(crate) fn add(
         Ok(format!("{} at {}", interpreter.version()?, interpreter.host_path.display()))
     });
     let interpreter = interpreter.map_err(|error| Failure::usage(error.chain()))?;
+    // The folder's own programs get what every run gets, and at least what the manifest asks for.
+    let (memory, least) = (config.limits.memory, folder.manifest.least_memory());
+    config.limits.memory = memory.max(least);
+    config.manager.bounds.memory = config.manager.bounds.memory.max(least);
     check(&config, folder)?;
     let place = runtime.store(&config.data_dir, replace)?;
     let mut text =
@@ -64,6 +68,13 @@ pub(crate) fn add(
     let _ = writeln!(text, "  example      gave {}", folder.manifest.example.value.trim());
     if folder.manifest.packages.is_some() {
         let _ = writeln!(text, "  hint: `ampoule runtimes install {language}`");
+    }
+    if memory < least {
+        let (memory, least) = (format_bytes(memory), format_bytes(least));
+        let _ = writeln!(
+            text,
+            "  hint: it needs {least} of memory; `limits.memory` is {memory}, `--memory` asks for more"
+        );
     }
     output::print(&text)?;
     Ok(ExitCode::Success)
@@ -86,10 +97,11 @@ fn check(config: &Config, folder: &RuntimeFolder) -> Result<(), Failure> {
     runtime.block_on(async {
         let provider = prepared.connect().await?.provider;
         // A run waits until the sandbox of the one before is gone.
-        let config =
-            ManagerConfig { concurrency: NonZeroUsize::MIN, queue: 1, ..ManagerConfig::default() };
-        let manager = Manager::new(provider, config);
-        let checked = check_on(&manager, folder.language(), &folder.manifest.example).await;
+        let one_by_one =
+            ManagerConfig { concurrency: NonZeroUsize::MIN, queue: 1, ..config.manager };
+        let manager = Manager::new(provider, one_by_one);
+        let checked =
+            check_on(&manager, folder.language(), &folder.manifest.example, config.limits).await;
         let down = manager.shutdown(Duration::ZERO).await;
         checked?;
         Ok(down?)
@@ -100,8 +112,8 @@ async fn check_on(
     manager: &Manager,
     language: &Language,
     example: &Example,
+    limits: Limits,
 ) -> Result<(), Failure> {
-    let limits = Limits::default();
     let result = run(manager, language, "code", &example.code, &example.arguments, limits).await?;
     match &result.value {
         Some(value) if example.returns(value) => {}
@@ -119,7 +131,7 @@ async fn check_on(
     if !matches!(result.finished.outcome, Outcome::Failed { .. }) {
         return Err(wrong("failing", "it is to fail by its own doing", &result));
     }
-    let short = Limits { wall: ENDLESS, ..limits };
+    let short = Limits { wall: limits.wall.min(ENDLESS), ..limits };
     let result = run(manager, language, "endless", &example.endless, "{}", short).await?;
     match result.finished.outcome {
         Outcome::LimitExceeded { limit: LimitKind::Time | LimitKind::Cpu } => Ok(()),
@@ -148,11 +160,13 @@ async fn run(
         // The launcher was there to answer: what did not start, or ended between its ready byte and
         // its request, is this runtime.
         let is_runtime = error.kind() == ErrorKind::Unavailable || error.program_may_have_started();
+        // What was not allowed says its own fix.
+        let hint = match error.kind() {
+            ErrorKind::InvalidRequest => "",
+            _ => "; hint: mend the runner, which has to be ready, read its request and answer",
+        };
         let failure = Failure::from(error);
-        let message = format!(
-            "`example.{field}` was not run: {}; hint: mend the runner, which has to be ready, read its request and answer",
-            failure.message
-        );
+        let message = format!("`example.{field}` was not run: {}{hint}", failure.message);
         let code = if is_runtime { ExitCode::Usage } else { failure.code };
         Failure { code, message }
     })

@@ -60,7 +60,7 @@ impl From<&Source> for SourceReport {
 /// Prints what is in effect.
 pub(crate) fn config(arguments: &ConfigArguments, layers: &Layers) -> Result<ExitCode, Failure> {
     let config = Config::load(layers)?;
-    let interpreters = interpreters();
+    let interpreters = interpreters(&config);
     let text = if arguments.json {
         let setting = |(key, value, source): (&'static Key, String, &Source)| Setting {
             key: key.path,
@@ -91,8 +91,9 @@ pub(crate) fn config(arguments: &ConfigArguments, layers: &Layers) -> Result<Exi
 }
 
 /// The variables that name interpreters, where they are set.
-fn interpreters() -> BTreeMap<String, String> {
-    let catalogue = Catalogue::builtin();
+fn interpreters(config: &Config) -> BTreeMap<String, String> {
+    // What is broken is for the commands that run programs to tell.
+    let (catalogue, _) = Catalogue::survey(&config.data_dir, &config.runtime_dirs);
     let names = catalogue.iter().map(|folder| folder.manifest.interpreter_variable.clone());
     names
         .filter_map(|name| {

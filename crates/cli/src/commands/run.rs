@@ -335,12 +335,25 @@ async fn show(
         report.notes.push(format!("failed to write to stdout: {error}"));
         report.code = ExitCode::PlatformFailed;
     }
-    if directory.is_some() {
-        let left_out = report.skipped_artifacts.iter().map(|SkippedArtifact { name, reason }| {
-            format!("artifact `{}` left out: {reason}", shown_name(name))
-        });
-        // The verdict stays last.
-        report.notes = left_out.chain(std::mem::take(&mut report.notes)).collect();
-    }
+    let of_artifacts = match directory {
+        Some(_) => report.skipped_artifacts.iter().map(left_out).collect(),
+        None => dropped(report.artifacts.len()).into_iter().collect::<Vec<_>>(),
+    };
+    // The verdict stays last.
+    report.notes.splice(0..0, of_artifacts);
     report
+}
+
+/// Says that an artifact did not come back, and why.
+fn left_out(SkippedArtifact { name, reason }: &SkippedArtifact) -> String {
+    format!("artifact `{}` left out: {reason}", shown_name(name))
+}
+
+/// Says that artifacts have no place to go to, if there are any.
+fn dropped(count: usize) -> Option<String> {
+    match count {
+        0 => None,
+        1 => Some("1 artifact was dropped; --artifacts DIR keeps it".to_owned()),
+        _ => Some(format!("{count} artifacts were dropped; --artifacts DIR keeps them")),
+    }
 }

@@ -6,12 +6,13 @@
 //! ```
 
 use std::{
+    collections::BTreeMap,
     net::{SocketAddr, TcpListener, ToSocketAddrs},
     sync::Arc,
     time::Duration,
 };
 
-use ampoule_core::{CancellationToken, Provider, SandboxSpec};
+use ampoule_core::{CancellationToken, Language, Provider, SandboxSpec, format_bytes};
 use ampoule_manager::Manager;
 use ampoule_providers::{gate, runtimes::Catalogue};
 use ampoule_server::{Languages, Server, ServerConfig};
@@ -19,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{debug, info, warn};
 
 use crate::{
-    config::{Config, Layers},
+    config::{Config, Layers, ProviderType},
     data_dir::DataDirClaim,
     exit::{ExitCode, Failure},
     logging,
@@ -45,6 +46,12 @@ pub(crate) fn serve(layers: &Layers) -> Result<ExitCode, Failure> {
     let catalogue = catalogue(&config)?;
     let server_config = server_config(&config, &catalogue)?;
     let addresses = addresses(&config)?;
+    if config.provider == ProviderType::Native {
+        let least = catalogue
+            .iter()
+            .map(|folder| (folder.language().clone(), folder.manifest.least_memory()));
+        check_memory(&config, &least.collect())?;
+    }
     let listener = listen(&config.listen, &addresses)?;
     let _claim = DataDirClaim::new(&config.data_dir)?;
     let needs = Needs {
@@ -195,10 +202,38 @@ fn stop_signals() -> Result<[CancellationToken; 2], Failure> {
 /// Refuses limits that no run could ever have, before the first request meets them.
 fn check_limits(provider: &dyn Provider, config: &Config) -> Result<(), Failure> {
     let capabilities = provider.capabilities();
-    let Some(language) = capabilities.languages.first().cloned() else { return Ok(()) };
-    let spec = SandboxSpec { language, limits: config.limits, network: config.network };
-    match gate::excesses(&capabilities, &spec).first() {
-        None => Ok(()),
-        Some(excess) => Err(config.refuse(excess, false)),
+    check_memory(config, &capabilities.min_memory)?;
+    for language in &capabilities.languages {
+        let least = capabilities.least_memory(language);
+        if config.limits.memory < least {
+            warn!("{}", too_little_memory(config, language, least));
+            continue;
+        }
+        let (language, limits) = (language.clone(), config.limits);
+        let spec = SandboxSpec { language, limits, network: config.network };
+        if let Some(excess) = gate::excesses(&capabilities, &spec).first() {
+            return Err(config.refuse(excess, false));
+        }
     }
+    Ok(())
+}
+
+/// Refuses a memory that no language starts with. Of several those that do are served, and readiness
+/// tells of the rest.
+fn check_memory(config: &Config, least: &BTreeMap<Language, u64>) -> Result<(), Failure> {
+    match least.iter().min_by_key(|(_, least)| **least) {
+        Some((language, least)) if config.limits.memory < *least => {
+            Err(Failure::usage(too_little_memory(config, language, *least)))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn too_little_memory(config: &Config, language: &Language, least: u64) -> String {
+    let (memory, source) = (format_bytes(config.limits.memory), config.source("limits.memory"));
+    let least = format_bytes(least);
+    format!(
+        "`limits.memory` is {memory} ({source}), and at least {least} is needed for `{language}`; \
+         hint: `limits.memory = \"{least}\"`"
+    )
 }

@@ -24,7 +24,7 @@ pub(super) fn check(config: &Config) -> Result<(), Failure> {
 impl Config {
     /// Says of something that is not allowed who asked for it, and who does not allow it.
     pub(crate) fn refuse(&self, excess: &Excess, is_by_bound: bool) -> Failure {
-        let Excess { field, asked, rule, allowed } = excess;
+        let Excess { field, asked, rule, allowed, why } = excess;
         let (key, bound) = match *field {
             "network" => ("network.policy".to_owned(), "network.most".to_owned()),
             field => (format!("limits.{field}"), format!("limits.max.{field}")),
@@ -34,7 +34,8 @@ impl Config {
             let hint = format!("hint: ask for less, or let the operator raise `{bound}`");
             (format!(" by `{bound}` ({source})"), hint)
         } else {
-            (" here".to_owned(), "hint: ask for what is".to_owned())
+            let hint = why.clone().unwrap_or_else(|| "hint: ask for what is".to_owned());
+            (" here".to_owned(), hint)
         };
         let source = self.source(&key);
         Failure::usage(format!(

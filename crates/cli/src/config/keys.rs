@@ -31,6 +31,8 @@ pub(crate) struct Key {
     pub(super) is_secret: bool,
     /// Takes a value; none if it is not allowed.
     pub(super) set: fn(&mut Config, &Given) -> Option<()>,
+    /// Gives it its value where nobody sets it and that hangs on others.
+    pub(super) unset: fn(&mut Config),
     /// Writes the value in effect as it would be read.
     get: fn(&Config) -> String,
 }
@@ -88,6 +90,7 @@ impl Given {
 }
 
 const DURATION: &str = "a duration: `90s`, `1m30s`, `500ms`, or a number of seconds";
+const DURATION_OR_NONE: &str = "a duration: `90s`, `1m30s`, or a number of seconds; or `none`";
 const SIZE: &str = "a size: `256m`, with b, k, m or g, or a number of bytes";
 const CPUS: &str = "a number of CPUs: `1`, `0.5`, `2.25`";
 const COUNT: &str = "a whole number from 1 to 4294967295";
@@ -104,6 +107,7 @@ const PLAIN: Key = Key {
     default: None,
     is_secret: false,
     set: |_, _| None,
+    unset: |_| (),
     get: |_| String::new(),
 };
 
@@ -231,15 +235,9 @@ pub(crate) static KEYS: &[Key] = &[
     Key {
         path: "limits.cpu_time",
         effect: "CPU time of a run, apart from its wall clock",
-        allowed: "a duration: `90s`, `1m30s`, or a number of seconds; or `none`",
-        set: |config, given| {
-            config.limits.cpu = match given.text()? {
-                "none" => None,
-                text => Some(parse_duration(text).ok()?),
-            };
-            Some(())
-        },
-        get: |config| config.limits.cpu.map(format_duration).unwrap_or_default(),
+        allowed: DURATION_OR_NONE,
+        set: |config, given| put(&mut config.limits.cpu, duration_or_none(given.text()?)),
+        get: |config| or_none(config.limits.cpu),
         ..PLAIN
     },
     Key {
@@ -290,7 +288,9 @@ pub(crate) static KEYS: &[Key] = &[
         path: "limits.max.timeout",
         effect: "the longest wall clock that a run may ask for",
         allowed: DURATION,
+        default: Some("as `limits.timeout`"),
         set: |config, given| put(&mut config.manager.bounds.wall, parse(given, parse_duration)),
+        unset: |config| config.manager.bounds.wall = config.limits.wall,
         get: |config| format_duration(config.manager.bounds.wall),
         ..PLAIN
     },
@@ -298,7 +298,9 @@ pub(crate) static KEYS: &[Key] = &[
         path: "limits.max.memory",
         effect: "the most memory",
         allowed: SIZE,
+        default: Some("as `limits.memory`"),
         set: |config, given| put(&mut config.manager.bounds.memory, parse(given, parse_bytes)),
+        unset: |config| config.manager.bounds.memory = config.limits.memory,
         get: |config| format_bytes(config.manager.bounds.memory),
         ..PLAIN
     },
@@ -306,23 +308,29 @@ pub(crate) static KEYS: &[Key] = &[
         path: "limits.max.cpus",
         effect: "the most CPU bandwidth",
         allowed: CPUS,
+        default: Some("as `limits.cpus`"),
         set: |config, given| put(&mut config.manager.bounds.millicpus, parse(given, parse_cpus)),
+        unset: |config| config.manager.bounds.millicpus = config.limits.millicpus,
         get: |config| format_cpus(config.manager.bounds.millicpus),
         ..PLAIN
     },
     Key {
         path: "limits.max.cpu_time",
         effect: "the most CPU time, where a run bounds it",
-        allowed: DURATION,
-        set: |config, given| put(&mut config.manager.bounds.cpu, parse(given, parse_duration)),
-        get: |config| format_duration(config.manager.bounds.cpu),
+        allowed: DURATION_OR_NONE,
+        default: Some("as `limits.cpu_time`"),
+        set: |config, given| put(&mut config.manager.bounds.cpu, duration_or_none(given.text()?)),
+        unset: |config| config.manager.bounds.cpu = config.limits.cpu,
+        get: |config| or_none(config.manager.bounds.cpu),
         ..PLAIN
     },
     Key {
         path: "limits.max.processes",
         effect: "the most processes and threads",
         allowed: COUNT,
+        default: Some("as `limits.processes`"),
         set: |config, given| put(&mut config.manager.bounds.processes, parse(given, positive)),
+        unset: |config| config.manager.bounds.processes = config.limits.processes,
         get: |config| config.manager.bounds.processes.to_string(),
         ..PLAIN
     },
@@ -330,7 +338,9 @@ pub(crate) static KEYS: &[Key] = &[
         path: "limits.max.output",
         effect: "the most output that is kept",
         allowed: SIZE,
+        default: Some("as `limits.output`"),
         set: |config, given| put(&mut config.manager.bounds.output, parse(given, parse_bytes)),
+        unset: |config| config.manager.bounds.output = config.limits.output,
         get: |config| format_bytes(config.manager.bounds.output),
         ..PLAIN
     },
@@ -338,7 +348,9 @@ pub(crate) static KEYS: &[Key] = &[
         path: "limits.max.disk",
         effect: "the largest working directory",
         allowed: SIZE,
+        default: Some("as `limits.disk`"),
         set: |config, given| put(&mut config.manager.bounds.disk, parse(given, parse_bytes)),
+        unset: |config| config.manager.bounds.disk = config.limits.disk,
         get: |config| format_bytes(config.manager.bounds.disk),
         ..PLAIN
     },
@@ -387,9 +399,11 @@ pub(crate) static KEYS: &[Key] = &[
         path: "network.most",
         effect: "the widest policy that a run may ask for",
         allowed: POLICY,
+        default: Some("as `network.policy`"),
         set: |config, given| {
             put(&mut config.manager.bounds.network, parse(given, NetworkPolicy::from_str))
         },
+        unset: |config| config.manager.bounds.network = config.network,
         get: |config| config.manager.bounds.network.as_str().to_owned(),
         ..PLAIN
     },
@@ -538,6 +552,17 @@ fn duration_or_nothing(text: &str) -> Option<Duration> {
         "0" | "0s" => Some(Duration::ZERO),
         text => parse_duration(text).ok(),
     }
+}
+
+fn duration_or_none(text: &str) -> Option<Option<Duration>> {
+    match text {
+        "none" => Some(None),
+        text => parse_duration(text).ok().map(Some),
+    }
+}
+
+fn or_none(duration: Option<Duration>) -> String {
+    duration.map_or_else(|| "none".to_owned(), format_duration)
 }
 
 fn boolean(text: &str) -> Option<bool> {

@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use ampoule_providers::runtimes::Catalogue;
+
 use super::{
     Config,
     file::{self, SYSTEM_FILE, nearest},
@@ -38,6 +40,18 @@ pub(crate) enum Source {
     },
     Environment(String),
     Flag(&'static str),
+}
+
+impl Source {
+    /// Its place in the order in which layers speak.
+    fn layer(&self) -> u8 {
+        match self {
+            Self::Default => 0,
+            Self::File { .. } => 1,
+            Self::Environment(_) => 2,
+            Self::Flag(_) => 3,
+        }
+    }
 }
 
 impl fmt::Display for Source {
@@ -107,10 +121,11 @@ pub(super) fn apply(mut config: Config, host: &Host, layers: &Layers) -> Result<
         let given = Given::Text(value.clone());
         set(&mut config, |key| key.flag == Some(flag), flag, &given, Source::Flag(flag))?;
     }
+    settle(&mut config);
     config.origin.file = path;
     config.origin.not_applied =
         FOREIGN.iter().filter(|foreign| host.variable(foreign.name).is_some()).collect();
-    config.origin.unknown = unknown_variables(host);
+    config.origin.unknown = unknown_variables(host, &config);
     Ok(config)
 }
 
@@ -137,16 +152,47 @@ fn set(
     Ok(())
 }
 
+/// Decides what hangs on several keys, when each of them has its value.
+fn settle(config: &mut Config) {
+    for (index, key) in KEYS.iter().enumerate() {
+        if config.origin.sources[index] == Source::Default {
+            (key.unset)(config);
+        }
+    }
+    // Two ways to give one token: as with one key, the later layer wins.
+    let token = config.source("auth.api_token").layer();
+    let file = config.source("auth.api_token_file").layer();
+    if config.api_token.is_some() && config.api_token_file.is_some() && token != file {
+        let loser = if token > file {
+            config.api_token_file = None;
+            "auth.api_token_file"
+        } else {
+            config.api_token = None;
+            "auth.api_token"
+        };
+        if let Some(index) = KEYS.iter().position(|key| key.path == loser) {
+            config.origin.sources[index] = Source::Default;
+        }
+    }
+}
+
 /// Variables that look like ours and mean nothing: told, and no error, because others set such names
 /// too. Kubernetes does for a service that is called `ampoule`.
-fn unknown_variables(host: &Host) -> Vec<String> {
-    let is_others = |rest: &str| {
-        rest.ends_with("_BIN") || ["SERVICE_", "PORT"].iter().any(|start| rest.starts_with(start))
-    };
-    let ours: Vec<String> = KEYS.iter().map(Key::variable).chain([FILE_VARIABLE.into()]).collect();
+fn unknown_variables(host: &Host, config: &Config) -> Vec<String> {
+    let is_others = |rest: &str| ["SERVICE_", "PORT"].iter().any(|start| rest.starts_with(start));
+    let mut ours: Vec<String> =
+        KEYS.iter().map(Key::variable).chain([FILE_VARIABLE.into()]).collect();
     let names = host.variables.iter().filter_map(|(name, _)| name.to_str());
-    let mut unknown: Vec<String> = names
+    let named: Vec<&str> = names
         .filter(|name| name.strip_prefix("AMPOULE_").is_some_and(|rest| !is_others(rest)))
+        .collect();
+    if named.iter().any(|name| !ours.iter().any(|known| known == name)) {
+        // Each runtime has one for its interpreter, those that were added too.
+        let (runtimes, _) = Catalogue::survey(&config.data_dir, &config.runtime_dirs);
+        ours.extend(runtimes.iter().map(|folder| folder.manifest.interpreter_variable.clone()));
+    }
+    let mut unknown: Vec<String> = named
+        .into_iter()
         .filter(|name| !ours.iter().any(|known| known == name))
         .map(|name| match nearest(name, ours.iter().cloned()) {
             Some(near) => format!("{name} is no variable of ours; hint: perhaps {near}"),

@@ -155,7 +155,7 @@ impl Config {
     }
 
     /// The source of a key.
-    fn source(&self, path: &str) -> &Source {
+    pub(crate) fn source(&self, path: &str) -> &Source {
         let place = KEYS.iter().position(|key| key.path == path);
         place.and_then(|place| self.origin.sources.get(place)).unwrap_or(&Source::Default)
     }

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use ampoule_core::{Bounds, Excess};
 use tempfile::TempDir;
 
 use super::*;
@@ -244,13 +245,14 @@ fn impossible_configurations_are_refused() {
         "`limits.timeout` is 2m (environment SANDBOX_TIMEOUT), and at most 1m is allowed by \
          `limits.max.timeout` (FILE:2); hint: ask for less, or let the operator raise `limits.max.timeout`"
     );
-    let refusal = Machine::new("flag", None).refusal(&[("--memory", "65g")]);
+    let most = Some("limits.max.memory = \"1g\"\nnetwork.most = \"none\"");
+    let refusal = Machine::new("flag", most).refusal(&[("--memory", "2g")]);
     assert!(
-        refusal.starts_with("`limits.memory` is 65g (flag --memory), and at most 64g"),
+        refusal.starts_with("`limits.memory` is 2g (flag --memory), and at most 1g"),
         "{refusal}"
     );
-    let refusal = Machine::new("open", None).refusal(&[("--network", "open")]);
-    assert!(refusal.contains("at most none is allowed by `network.most` (default)"), "{refusal}");
+    let refusal = Machine::new("open", most).refusal(&[("--network", "open")]);
+    assert!(refusal.contains("at most none is allowed by `network.most` (FILE:2)"), "{refusal}");
     let refusal = Machine::new("cpus", None).refusal(&[("--cpus", "0.001")]);
     assert_eq!(
         refusal,
@@ -261,6 +263,62 @@ fn impossible_configurations_are_refused() {
         refusal_of("both", both),
         "`auth.api_token` (FILE:2) and `auth.api_token_file` (FILE:3) are both set; hint: keep one"
     );
+}
+
+#[test]
+fn what_the_provider_cannot_do_is_refused_with_its_reason() {
+    let config = Machine::new("reason", None).load(&[("--network", "open")]).unwrap();
+    let excess = Excess {
+        field: "network",
+        asked: "open".to_owned(),
+        rule: "only",
+        allowed: "none".to_owned(),
+        why: Some("no network helper is installed; hint: install one".to_owned()),
+    };
+    assert_eq!(
+        config.refuse(&excess, false).message,
+        "`network.policy` is open (flag --network), and only none is allowed here; no network \
+         helper is installed; hint: install one"
+    );
+}
+
+#[test]
+fn a_bound_that_nobody_sets_is_the_limit_itself() {
+    let file = "[limits]\ncpus = 2\nmax.disk = \"1g\"\n";
+    let variables = [("SANDBOX_MAX_MEMORY", "512m"), ("AMPOULE_LIMITS_CPU_TIME", "5s")];
+    let machine = Machine::new("unset", Some(file)).with(&variables);
+    let flags = [("--timeout", "5m"), ("--network", "open")];
+    let config = machine.load(&flags).unwrap();
+    let bounds = Bounds { disk: 1 << 30, ..Bounds::of(&config.limits, NetworkPolicy::Open) };
+    assert_eq!(config.manager.bounds, bounds);
+    assert_eq!((bounds.memory, bounds.wall), (512 << 20, Duration::from_secs(300)));
+    assert_eq!((bounds.millicpus, bounds.cpu), (2000, Some(Duration::from_secs(5))));
+    assert_eq!(*config.source("limits.max.memory"), Source::Default);
+    let config = Machine::new("nothing", None).load(&[]).unwrap();
+    assert_eq!(config.manager.bounds, Bounds::default());
+    assert_eq!(config.manager.bounds.cpu, None, "no limit of CPU time, and no bound of it");
+    let free = [("AMPOULE_LIMITS_CPU_TIME", "5s"), ("AMPOULE_LIMITS_MAX_CPU_TIME", "none")];
+    let config = Machine::new("free", None).with(&free).load(&[]).unwrap();
+    assert_eq!(config.manager.bounds.cpu, None);
+}
+
+#[test]
+fn the_later_of_two_ways_to_give_a_token_wins() {
+    let in_file = "[auth]\napi_token_file = \"/secret\"";
+    let variable = [("AMPOULE_AUTH_API_TOKEN", "a-token")];
+    let config = Machine::new("token-later", Some(in_file)).with(&variable).load(&[]).unwrap();
+    assert_eq!(config.api_token, Some(Secret("a-token".to_owned())));
+    assert_eq!(config.api_token_file, None);
+    assert_eq!(*config.source("auth.api_token_file"), Source::Default);
+    let in_file = "[auth]\napi_token = \"a-token\"";
+    let variable = [("AMPOULE_AUTH_API_TOKEN_FILE", "/secret")];
+    let config = Machine::new("file-later", Some(in_file)).with(&variable).load(&[]).unwrap();
+    assert_eq!(config.api_token, None);
+    assert_eq!(config.api_token_file, Some("/secret".into()));
+    // Nothing but blanks is no token, and takes nothing's place.
+    let blank = [("AMPOULE_AUTH_API_TOKEN_FILE", "/secret"), ("AMPOULE_AUTH_API_TOKEN", " ")];
+    let config = Machine::new("blank-beside", None).with(&blank).load(&[]).unwrap();
+    assert_eq!(config.api_token_file, Some("/secret".into()));
 }
 
 #[test]
@@ -338,6 +396,7 @@ fn variables_that_look_like_ours_are_told_and_no_error() {
             ("AMPOULE_LISTN", "x"),
             ("AMPOULE_MENAGERIE", "x"),
             ("AMPOULE_PYTHON_BIN", "/usr/bin/python3"),
+            ("AMPOULE_PYTHN_BIN", "/usr/bin/python3"),
             ("AMPOULE_SERVICE_HOST", "10.0.0.1"),
             ("AMPOULE_PORT_9385_TCP", "tcp://10.0.0.1:9385"),
         ])
@@ -348,6 +407,7 @@ fn variables_that_look_like_ours_are_told_and_no_error() {
         [
             "AMPOULE_LISTN is no variable of ours; hint: perhaps AMPOULE_LISTEN",
             "AMPOULE_MENAGERIE is no variable of ours; hint: `ampoule config` lists the keys",
+            "AMPOULE_PYTHN_BIN is no variable of ours; hint: perhaps AMPOULE_PYTHON_BIN",
         ]
     );
 }

@@ -201,6 +201,62 @@ fn a_request_asks_within_the_operators_bounds() {
 }
 
 #[test]
+fn a_request_asks_for_no_more_than_the_operator_gives() {
+    let mut command = ampoule();
+    command.env("SANDBOX_MAX_MEMORY", "128m").env("SANDBOX_TIMEOUT", "20s");
+    let service = Service::start(&mut command);
+    let body = |limits: Value| json!({"code_b64": "W3sidmFsdWUiOiAxfV0=", "limits": limits});
+    let within = answer(service.post(&body(json!({"memory": "64m", "timeout": "20s"}))));
+    assert_eq!(within["evidence"]["memory"]["limit"], 64 << 20, "{within}");
+    let beyond = answer(service.post(&body(json!({"memory": "129m", "timeout": "21s"}))));
+    for (place, field, said) in [
+        (0, "timeout", "`timeout` is 21s, and at most 20s is allowed"),
+        (1, "memory", "`memory` is 129m, and at most 128m is allowed"),
+    ] {
+        let problem = &beyond["detail"][place];
+        assert_eq!(problem["loc"], json!(["body", "limits", field]), "{beyond}");
+        assert!(problem["msg"].as_str().unwrap().contains(said), "{beyond}");
+    }
+    assert_eq!(beyond["detail"].as_array().unwrap().len(), 2, "{beyond}");
+    send(&service.child, Signal::TERM);
+    assert_eq!(service.end().0, Some(0));
+}
+
+#[test]
+fn the_interpreters_of_added_languages_are_listed() {
+    let scratch = Scratch::new("added-interpreter");
+    let manifest = include_str!("../../../../runtimes/python/manifest.toml")
+        .replace("\"python\"", "\"snake\"")
+        .replace("AMPOULE_PYTHON_BIN", "AMPOULE_SNAKE_BIN");
+    let manifest: String = manifest
+        .lines()
+        .filter(|line| !line.starts_with("aliases") && !line.starts_with("extensions"))
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    scratch.file("manifest.toml", &manifest);
+    for name in ["runner.py", "requirements.lock"] {
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../runtimes/python").join(name);
+        scratch.file(name, &fs::read_to_string(from).unwrap());
+    }
+    let data = scratch.0.join("data");
+    let added = data.join("languages/snake");
+    fs::create_dir_all(&added).unwrap();
+    for name in ["manifest.toml", "runner.py", "requirements.lock"] {
+        fs::rename(scratch.0.join(name), added.join(name)).unwrap();
+    }
+    let mut command = ampoule();
+    command.env("AMPOULE_DATA_DIR", &data).env("AMPOULE_SNAKE_BIN", "/opt/snake");
+    let shown = done(command.arg("config").env("AMPOULE_SNAK_BIN", "x"));
+    assert_eq!(shown.code, 0, "{shown:?}");
+    let row = shown.stdout.lines().find(|line| line.starts_with("AMPOULE_SNAKE_BIN"));
+    assert!(row.is_some_and(|row| row.contains("/opt/snake")), "{shown:?}");
+    assert_eq!(
+        shown.stderr,
+        "ampoule: AMPOULE_SNAK_BIN is no variable of ours; hint: perhaps AMPOULE_SNAKE_BIN\n"
+    );
+}
+
+#[test]
 fn two_services_do_not_share_a_data_directory() {
     let scratch = Scratch::new("shared-data");
     let data = scratch.0.join("data");

@@ -71,10 +71,7 @@ fn bad_usage_exits_with_2_and_a_hint() {
         (&["run", good, "--timeout", "0"], "--timeout is `0`; hint: a duration"),
         (&["run", good, "--memory", "much"], "--memory is `much`; hint: a size"),
         (&["run", good, "--memory", "1m"], "`memory` is 1m, and at least 16m is allowed"),
-        (
-            &["run", good, "--timeout", "2h"],
-            "`limits.timeout` is 2h (flag --timeout), and at most 1h is allowed",
-        ),
+        (&["run", good, "--timeout", "2h"], "`timeout` is 2h, and at most 1h is allowed"),
         (&["run", empty.to_str().unwrap()], "the code is empty; hint:"),
         (&["run", binary.to_str().unwrap()], "not UTF-8 (first bad byte at offset 5)"),
         (&["serve", "--listen", "9385"], "--listen is `9385`; hint: an address with a port"),
@@ -82,7 +79,7 @@ fn bad_usage_exits_with_2_and_a_hint() {
         (&["run", good, "--processes", "0"], "--processes is `0`; hint: a whole number"),
         (&["run", good, "--output", "1x"], "--output is `1x`; hint: a size"),
         (&["run", good, "--network", "all"], "--network is `all`; hint: `none` or `open`"),
-        (&["run", good, "--network", "open"], "at most none is allowed by `network.most`"),
+        (&["run", good, "--network", "open"], "`network` is open, and only none is allowed"),
         (&["serve", "--grace", "x"], "--grace is `x`; hint: a duration"),
         (&["serve", "--max-body", "x"], "--max-body is `x`; hint: a size"),
         (&["serve", "--log-format", "xml"], "`text` or `json`"),
@@ -254,6 +251,24 @@ fn artifacts_are_written_and_never_through_links() {
     let failed = done(ampoule().arg("run").arg(&program).arg("--artifacts").arg(&directory));
     assert_eq!(failed.code, 5);
     assert!(failed.stderr.contains("failed to write the artifact `taken.csv`"), "{failed:?}");
+}
+
+#[test]
+fn artifacts_without_a_place_to_go_are_said() {
+    let scratch = Scratch::new("dropped");
+    for (count, said) in [
+        (0, ""),
+        (1, "ampoule: 1 artifact was dropped; --artifacts DIR keeps it\n"),
+        (2, "ampoule: 2 artifacts were dropped; --artifacts DIR keeps them\n"),
+    ] {
+        let acts = (0..count).map(|number| json!({"artifact": [format!("{number}.csv"), "x"]}));
+        let script: Vec<Value> = acts.chain([json!({"value": 1})]).collect();
+        let program = scratch.file("program.py", &json!(script).to_string());
+        let shown = done(ampoule().arg("run").arg(&program));
+        assert_eq!((shown.code, shown.stderr.as_str()), (0, said), "{shown:?}");
+        let json = done(ampoule().arg("run").arg(&program).arg("--json"));
+        assert_eq!((json.code, json.stderr.as_str()), (0, ""), "{json:?}");
+    }
 }
 
 #[test]

@@ -77,6 +77,24 @@ pub(crate) fn add(suite: &mut Suite) {
         assert_ne!(answer, Value::Null);
         Ok(())
     });
+    suite.test("interpreters::one_is_not_told_the_services_token", || {
+        let token = unique_word();
+        let told = write("told", "");
+        let script =
+            format!("#!/bin/sh\nenv >> {}\nexec /usr/bin/python3 \"$@\"\n", told.display());
+        let shim = write("python3", script);
+        fs::set_permissions(&shim, fs::Permissions::from_mode(0o755))?;
+        for name in ["SANDBOX_EXECUTOR_MANAGER_API_TOKEN", "AMPOULE_AUTH_API_TOKEN"] {
+            let mut command = ampoule();
+            command.env(name, &token).env("AMPOULE_PYTHON_BIN", &shim);
+            let shown = done(command.args(["runtimes", "list"]));
+            assert!(shown.stdout.contains("python"), "{shown:?}");
+        }
+        let told = fs::read_to_string(told)?;
+        assert_eq!(told.matches("AMPOULE_PYTHON_BIN=").count(), 2, "{told}");
+        assert!(!told.contains(&token), "{told}");
+        Ok(())
+    });
     suite.test("interpreters::the_installed_packages_are_seen_read_only", || {
         let file = write("x.py", "import os\ndef main():\n  import numpy, pandas, requests, matplotlib\n  matplotlib.use('Agg')\n  import matplotlib.pyplot as plt\n  plt.plot([1, 2]); plt.savefig('artifacts/p.png')\n  try: open(os.path.join(os.path.dirname(numpy.__file__), 'x'), 'w'); wrote = True\n  except OSError: wrote = False\n  return [float(pandas.DataFrame({'a': [1, 2]}).a.sum()), wrote]");
         let shown = done(ampoule().arg("run").arg(&file).args(["--memory", "512m", "--timeout", "60s"]));

@@ -183,7 +183,7 @@ pub(crate) fn add(suite: &mut Suite) {
     });
     suite.test("languages::a_broken_runner_is_said_and_nothing_is_left", || {
         for (spoiled, said) in [
-            ("", "the interpreter did not start: it ended; hint:"),
+            ("", "the interpreter did not start: it ended; it said nothing"),
             (
                 "echo cannot find myself >&2; exit 1",
                 "the interpreter did not start: it ended; it said: cannot find myself",
@@ -222,6 +222,7 @@ pub(crate) fn add(suite: &mut Suite) {
             let shown = place.ampoule(&["runtimes", "add", "bash"]);
             assert_eq!(shown.code, 2, "{spoiled}: {shown:?}");
             assert!(shown.stderr.contains(said), "{spoiled}: {shown:?}");
+            assert_eq!(shown.stderr.matches("hint: ").count(), 1, "{spoiled}: {shown:?}");
             assert!(started.elapsed() < Duration::from_secs(20), "{spoiled}");
             assert!(!place.path("data").exists(), "{spoiled}");
         }
@@ -250,7 +251,9 @@ pub(crate) fn add(suite: &mut Suite) {
         for (good, bad, said) in [
             ("[\"/usr/bin/bash\", \"bash\"]", "[\"/nowhere/bash\"]", "AMPOULE_BASH_BIN"),
             ("\"5.0\"", "\"99\"", "need 99 or newer"),
-            ("[\"--version\"]", "[\"-c\", \"echo no\"]", "tells no version"),
+            ("[\"--version\"]", "[\"-c\", \"echo no\"]", "tells no version; hint:"),
+            ("[\"--version\"]", "[\"-c\", \"sleep 600\"]", "it did not end within 10 s; hint:"),
+            ("[\"--version\"]", "[\"-c\", \"yes\"]", "it says more than 64 KiB; hint:"),
         ] {
             let place = Place::new();
             let manifest = place.copy("bash").join("manifest.toml");

@@ -1,11 +1,11 @@
 //! Limits that a request asks for, held by the kernel; and services that are refused and leave nothing.
 
-use std::net::TcpListener;
+use std::{fs, net::TcpListener};
 
 use ampoule_testkit::Suite;
 use serde_json::{Value, json};
 
-use crate::support::{Service, ampoule, base64, done, own_data_dir, unused_data_dir};
+use crate::support::{Service, ampoule, base64, done, unused_data_dir, write};
 
 /// Runs Python with limits of its own.
 fn run_within(service: &Service, code: &str, limits: &Value) -> Value {
@@ -64,7 +64,7 @@ pub(crate) fn add(suite: &mut Suite) {
         Ok(())
     });
     suite.test("limits::of_the_command_are_held_and_bounded", || {
-        let file = crate::support::write("eat.py", CASES[0].0);
+        let file = write("eat.py", CASES[0].0);
         let run = |flags: &[&str], bound: &str| {
             done(
                 ampoule().arg("run").arg(&file).args(flags).env("AMPOULE_LIMITS_MAX_MEMORY", bound),
@@ -77,23 +77,82 @@ pub(crate) fn add(suite: &mut Suite) {
         assert!(refused.stderr.contains("(environment AMPOULE_LIMITS_MAX_MEMORY)"), "{refused:?}");
         Ok(())
     });
+    suite.test("limits::a_flag_raises_its_own_bound", || {
+        let file = write("eat.py", CASES[0].0.replace("100", "300"));
+        let run = |flags: &[&str]| done(ampoule().arg("run").arg(&file).args(flags));
+        assert_eq!(run(&[]).code, 3);
+        let raised = run(&["--memory", "1g", "--timeout", "5m", "--network", "open"]);
+        // Where nothing on this machine can hold `open`, that is said with the fix.
+        if raised.code == 0 {
+            assert_eq!(raised.stdout, "314572800\n");
+        } else {
+            assert!(
+                raised.stderr.contains("`network` is open, and only none is allowed; "),
+                "{raised:?}"
+            );
+            assert!(raised.stderr.contains("hint: "), "{raised:?}");
+        }
+        assert_eq!(run(&["--memory", "1g", "--timeout", "5m"]).stdout, "314572800\n");
+        Ok(())
+    });
+    suite.test("limits::a_language_that_needs_much_memory_does_not_stop_the_others", || {
+        // Enough for Python, and not for Node.js.
+        let service = Service::start_unready(ampoule().env("SANDBOX_MAX_MEMORY", "48m"));
+        let answer = service.run("python", "def main():\n  return 1", &json!({}));
+        assert_eq!(answer["result"]["value"], 1, "{answer}");
+        let code = base64(b"function main() { return 1; }");
+        let body = json!({"code_b64": code, "language": "nodejs"}).to_string();
+        let (status, answer) = service.post(body.as_bytes())?;
+        assert_eq!(status, 422, "{answer}");
+        assert!(answer["detail"][0]["msg"].as_str().unwrap().contains("at least 64m"), "{answer}");
+        Ok(())
+    });
+    suite.test("limits::an_added_language_is_tried_with_the_operators_and_its_own", || {
+        let folder = write("manifest.toml", "");
+        let folder = folder.parent().unwrap();
+        for entry in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../runtimes/bash"))? {
+            let entry = entry?;
+            fs::copy(entry.path(), folder.join(entry.file_name()))?;
+        }
+        let manifest = fs::read_to_string(folder.join("manifest.toml"))?;
+        let manifest: String = manifest
+            .lines()
+            .map(|line| match line.starts_with("minimum_memory") {
+                true => "minimum_memory = \"300m\"\n".to_owned(),
+                false => format!("{line}\n"),
+            })
+            .collect();
+        fs::write(folder.join("manifest.toml"), manifest)?;
+        let add = |timeout: &str| {
+            let mut command = ampoule();
+            command.args(["runtimes", "add", "--replace"]).arg(folder);
+            command.env("AMPOULE_DATA_DIR", unused_data_dir()).env("SANDBOX_TIMEOUT", timeout);
+            done(&mut command)
+        };
+        let added = add("10s");
+        assert_eq!(added.code, 0, "{added:?}");
+        let hint = "hint: it needs 300m of memory; `limits.memory` is 256m";
+        assert!(added.stdout.contains(hint), "{added:?}");
+        let late = add("1ms");
+        assert_eq!(late.code, 2, "{late:?}");
+        assert!(late.stderr.contains("the time limit was exceeded"), "{late:?}");
+        Ok(())
+    });
     suite.test("limits::a_refused_service_leaves_nothing", || {
         let taken = TcpListener::bind("127.0.0.1:0")?;
         let taken = taken.local_addr()?.to_string();
         let shared = Service::start();
         let unused = unused_data_dir();
-        let own = own_data_dir();
         let free = "127.0.0.1:0";
         for (listen, data_dir, memory, said) in [
             (taken.as_str(), unused.as_path(), "256m", "failed to listen on"),
             ("0.0.0.0:0", &unused, "256m", "needs a token"),
             (free, &shared.data_dir, "256m", "another `ampoule serve`"),
-            // Only the provider knows what its interpreters start with.
             (
                 free,
-                &own,
-                "1m",
-                "`limits.memory` is 1m (environment SANDBOX_MAX_MEMORY), and at least",
+                &unused,
+                "4m",
+                "`limits.memory` is 4m (environment SANDBOX_MAX_MEMORY), and at least 24m is needed for `python`",
             ),
         ] {
             // It returns when nobody holds the other end of its stderr any more.

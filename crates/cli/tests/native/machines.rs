@@ -107,16 +107,76 @@ def main():
     return len(kept)
 ";
 
-/// Pages that are mapped nowhere at the moment still take room.
-const SHARED_ALLOCATOR: &str = "
-import mmap
-def main():
+/// The first thread ends, and with it what `/proc` tells of the process under its own number.
+const HEADLESS_ALLOCATOR: &str = "
+import ctypes, threading, time
+def take():
+    time.sleep(0.2)
     kept = []
-    for _ in range(40):
-        piece = mmap.mmap(-1, 50 << 20)
-        piece.write(b'x' * (50 << 20))
-        piece.madvise(mmap.MADV_DONTNEED)
-        kept.append(piece)
+    for _ in range(2048):
+        kept.append(bytearray(b'x') * (1 << 20))
+    time.sleep(3)
+def main():
+    threading.Thread(target=take).start()
+    ctypes.CDLL(None).pthread_exit(None)
+";
+
+/// Reading one byte in each 2 MiB of much address space takes page tables and nothing else.
+const PAGE_TABLES: &str = "
+import ctypes
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+def main():
+    size = 600 << 30
+    place = libc.mmap(None, size, 1, 0x4022, -1, 0)
+    libc.madvise(place, size, 15)
+    for at in range(0, size, 2 << 20):
+        ctypes.c_char.from_address(place + at).value
+    return 1
+";
+
+/// Each socket counts at the size of its buffers.
+const SOCKETS: &str = "
+import os, socket, time
+def main():
+    for _ in range(8):
+        if os.fork() == 0:
+            kept = [socket.socketpair() for _ in range(240)]
+            time.sleep(3)
+            os._exit(0)
+    time.sleep(3)
+    return 1
+";
+
+/// Memory that need be mapped nowhere, and larger buffers, cannot be had: what is asked, and the
+/// error.
+const UNCOUNTED: &str = "
+import errno, mmap, os, socket
+def main():
+    told = []
+    for take in (
+        lambda: mmap.mmap(-1, 4096),
+        lambda: os.memfd_create('x'),
+        lambda: mmap.mmap(os.open('/dev/zero', os.O_RDWR), 4096),
+        lambda: socket.socketpair()[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20),
+    ):
+        try:
+            take()
+            told.append('taken')
+        except OSError as error:
+            told.append(errno.errorcode[error.errno])
+    return told
+";
+
+/// Until a `vfork` has done its exec, parent and child have all of their memory in common.
+const VFORKS: &str = "
+import subprocess
+def main():
+    kept = bytearray(b'x') * (160 << 20)
+    for _ in range(60):
+        subprocess.run(['/bin/true'], check=True)
     return len(kept)
 ";
 
@@ -183,7 +243,14 @@ def main():
 pub(crate) fn add(suite: &mut Suite) {
     for (name, code, limit, stopped) in [
         ("the_watch_stops_an_allocator", ALLOCATOR, "memory", "memory"),
-        ("the_watch_stops_shared_memory", SHARED_ALLOCATOR, "memory", "memory"),
+        (
+            "the_watch_stops_a_process_without_its_first_thread",
+            HEADLESS_ALLOCATOR,
+            "memory",
+            "memory",
+        ),
+        ("the_watch_stops_page_tables", PAGE_TABLES, "memory", "memory"),
+        ("the_watch_stops_many_sockets", SOCKETS, "memory", "memory"),
         (
             "the_watch_stops_scratch_space_and_memory_together",
             SCRATCH_ALLOCATOR,
@@ -217,6 +284,19 @@ pub(crate) fn add(suite: &mut Suite) {
         let report = report(&run(&[], &[], SHARING_CHILDREN));
         assert_eq!(report["value"], 100 << 20, "{report}");
         Ok(())
+    });
+    suite.test("the_watch_counts_no_memory_twice_after_a_vfork", || {
+        let report = report(&run(&[], &[], VFORKS));
+        assert_eq!(report["value"], 160 << 20, "{report}");
+        Ok(())
+    });
+    suite.test("memory_that_the_watch_cannot_see_cannot_be_had", || {
+        let report = report(&run(&[], &[], UNCOUNTED));
+        if report["isolation"]["meters"] != "watch" {
+            return skip("this user has a control group to divide");
+        }
+        assert_eq!(report["value"], json!(["ENOMEM", "ENOSYS", "ENODEV", "EPERM"]), "{report}");
+        Ok(Outcome::Passed)
     });
     suite.test("an_ordinary_user_runs_programs_and_is_told_what_is_missing", || {
         let report = report(&run(&[], &[], VALUE));
@@ -256,6 +336,23 @@ pub(crate) fn add(suite: &mut Suite) {
 }
 
 fn add_hurdles(suite: &mut Suite) {
+    suite.test("a_mount_among_programs_is_shown_read_only", || {
+        if !is_root() {
+            return skip("only root can mount something there");
+        }
+        let script =
+            "mount -t tmpfs x /usr/share/misc && touch /usr/share/misc/vendor && exec \"$@\"";
+        let code = "import os
+def main():
+    try:
+        open('/usr/share/misc/other', 'w')
+    except OSError as error:
+        return [os.listdir('/usr/share/misc'), error.errno]
+";
+        let report = report(&run(&["unshare", "--mount", "sh", "-c", script, "sh"], &[], code));
+        assert_eq!(report["value"], json!([["vendor"], 30]), "{report}");
+        Ok(Outcome::Passed)
+    });
     suite.test("user_namespaces_switched_off_are_told_with_the_sysctl", || {
         let off = "echo 0 > /proc/sys/user/max_user_namespaces; exec \"$@\"";
         let mut command = Command::new("unshare");

@@ -39,6 +39,7 @@ mod number {
     pub(super) const DUP3: usize = 292;
     pub(super) const PRLIMIT64: usize = 302;
     pub(super) const SETNS: usize = 308;
+    pub(super) const KCMP: usize = 312;
     pub(super) const SECCOMP: usize = 317;
 }
 
@@ -63,6 +64,7 @@ mod number {
     pub(super) const DUP3: usize = 24;
     pub(super) const PRLIMIT64: usize = 261;
     pub(super) const SETNS: usize = 268;
+    pub(super) const KCMP: usize = 272;
     pub(super) const SECCOMP: usize = 277;
 }
 
@@ -346,6 +348,16 @@ pub(crate) fn setns(descriptor: i32, flags: i32) -> Sys<()> {
     // SAFETY: no pointers. The caller is single-threaded, which the kernel checks for users.
     check("setns", unsafe { syscall(number::SETNS, [fd(descriptor), fd(flags), 0, 0, 0, 0]) })
         .map(drop)
+}
+
+/// Whether two processes, by their pids here, have all of their memory in common.
+pub(crate) fn same_memory(one: u32, other: u32) -> Sys<bool> {
+    const KCMP_VM: usize = 1;
+    // SAFETY: no pointers.
+    let ordered = check("kcmp", unsafe {
+        syscall(number::KCMP, [one as usize, other as usize, KCMP_VM, 0, 0, 0])
+    })?;
+    Ok(ordered == 0)
 }
 
 /// Sets every signal to its default and unblocks them all.

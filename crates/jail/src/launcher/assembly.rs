@@ -66,6 +66,7 @@ impl Launcher {
             disk: limits.disk,
             ids: self.without.ids(self.slot_ids(index)),
             proc: self.proc,
+            watched: self.meters.version() == 0,
             joins: group.joins().collect(),
             without: &self.without,
         };

@@ -19,6 +19,7 @@ use ampoule_core::NetworkPolicy;
 use rustix::{
     event::pause,
     fs::{Mode, OFlags, open},
+    io::Errno,
     mount::{MountFlags, mount, mount_bind, mount_bind_recursive},
     net::{AddressFamily, SocketFlags, SocketType, socket_with},
     process::{DumpableBehavior, set_dumpable_behavior},
@@ -50,6 +51,8 @@ pub(super) struct Recipe<'a> {
     pub(super) ids: Ids,
     /// Whether the cell has a `/proc`.
     pub(super) proc: bool,
+    /// Whether a watch counts its memory, and no control group.
+    pub(super) watched: bool,
     /// The files through which a process joins the run's control groups (v1).
     pub(super) joins: Vec<BorrowedFd<'a>>,
     /// What is left out.
@@ -100,6 +103,11 @@ const QUOTAS: [(&str, u32); 10] = [
     ("max_inotify_instances", 16),
     ("max_inotify_watches", 1024),
 ];
+
+/// The least, the usual and the most bytes of a TCP socket's buffers, where each socket counts as
+/// memory at one size.
+const TCP_BUFFERS: [(&str, &str); 2] =
+    [("tcp_rmem", "4096 65536 131072"), ("tcp_wmem", "4096 16384 65536")];
 
 /// Where a cell keeps its setup socket while it is built.
 const SETUP_FD: i32 = 3;
@@ -171,6 +179,12 @@ fn build(recipe: &Recipe<'_>, setup: BorrowedFd<'_>) -> Jail<()> {
             written.step_with(|| format!("set the quota {name}"))?;
         }
     }
+    if recipe.watched && !without.has(Layer::NetworkNamespace) {
+        for (name, sizes) in TCP_BUFFERS {
+            // Not every kernel has them by namespace, and a masked `/proc` is read-only there.
+            let _ = fs::write(format!("/proc/sys/net/ipv4/{name}"), sizes);
+        }
+    }
     mount_root(recipe)?;
     let old_root = without.has(Layer::MountNamespace).then_some(OUTSIDE);
     super::root::enter(Path::new("/n"), old_root)?;
@@ -222,17 +236,18 @@ fn mount_root(recipe: &Recipe<'_>) -> Jail<()> {
             NetworkPolicy::Open if place == 0 => super::network::with_layer(options),
             _ => options.clone(),
         };
-        let options = CString::new(options).map_err(io::Error::from).step("mount an overlay")?;
-        mount(
-            MOUNT_SOURCE,
-            target,
-            "overlay",
-            quiet | MountFlags::RDONLY,
-            Some(options.as_c_str()),
-        )
-        .step_with(|| format!("mount the overlay of {target}"))?;
+        match mount_overlay(&options, target) {
+            // Mounts of the host's that are beneath (a vendor's libraries, say) cannot be taken off
+            // here, and no overlay covers them: the tree is shown as it is.
+            Err(Errno::INVAL) if place > 0 => show_tree(&options, target)?,
+            mounted => mounted.step_with(|| format!("mount the overlay of {target}"))?,
+        }
     }
     mount_bind_recursive(recipe.devices.as_str(), "/n/dev").step("show the device nodes")?;
+    if recipe.watched {
+        // Mapped and shared it would be memory that no look finds; this one reads the same.
+        mount_bind("/n/dev/full", "/n/dev/zero").step("show /dev/full as /dev/zero")?;
+    }
     sys::mount_setattr_recursive(c"/n/dev", READ_ONLY | NOSUID | NOEXEC)?;
     for (source, target) in &recipe.image.files {
         mount_bind(source.as_str(), target.as_str()).step_with(|| format!("show {target}"))?;
@@ -252,6 +267,21 @@ fn mount_root(recipe: &Recipe<'_>) -> Jail<()> {
     fs::DirBuilder::new().mode(0o700).create(artifacts).step("make artifacts/")?;
     let program = Some(recipe.ids.program);
     chown(artifacts, program, program).step("give artifacts/ to the program")
+}
+
+fn mount_overlay(options: &str, target: &str) -> Result<(), Errno> {
+    let options = CString::new(options).map_err(|_| Errno::INVAL)?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::RDONLY;
+    mount(MOUNT_SOURCE, target, "overlay", flags, Some(options.as_c_str()))
+}
+
+/// Shows the tree beneath an overlay itself, with what is mounted in it, read-only.
+fn show_tree(options: &str, target: &str) -> Jail<()> {
+    let layers = options.strip_prefix("lowerdir=").unwrap_or(options);
+    let tree = layers.split(':').next().unwrap_or(layers);
+    mount_bind_recursive(tree, target).step_with(|| format!("show {target}"))?;
+    let place = CString::new(target).map_err(io::Error::from).step("show a tree")?;
+    sys::mount_setattr_recursive(&place, READ_ONLY | NOSUID | NODEV).map_err(JailError::from)
 }
 
 fn mount_proc(without: &Without) -> Jail<()> {

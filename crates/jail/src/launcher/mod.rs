@@ -77,6 +77,8 @@ struct Launcher {
     outbox: VecDeque<([u8; MESSAGE_LEN], Vec<OwnedFd>)>,
     /// Counts runs, so that no two groups share a name.
     runs: u64,
+    /// Before this the watch does not look again.
+    watch_after: Instant,
     /// What is left out of every cell: nothing, but for a test.
     without: Without,
 }
@@ -131,7 +133,7 @@ impl Launcher {
             .map_err(io::Error::other)
             .step("read the system call policy")?;
         let policy = match meters.version() {
-            0 => policy.without(watch::UNSEEN_MEMORY),
+            0 => policy.watched(),
             _ => policy,
         };
         let filter = policy
@@ -195,6 +197,7 @@ impl Launcher {
                 slots,
                 outbox: VecDeque::new(),
                 runs: 0,
+                watch_after: Instant::now(),
                 without,
             };
             launcher.tell(&ready, Vec::new());
@@ -257,10 +260,12 @@ impl Launcher {
                 State::Releasing => Some(TICK),
                 _ => slot.next_look(now),
             })
+            .chain(self.next_watch(now))
             .min()
     }
 
     fn look_at_clocks(&mut self) {
+        self.watch_runs();
         let now = Instant::now();
         for index in 0..self.slots.len() {
             let Some(slot) = &mut self.slots[index] else { continue };
@@ -395,7 +400,7 @@ impl Launcher {
         let Some(slot) = self.slots.get_mut(index).and_then(Option::as_mut) else { return };
         if let Some(watched) = slot.watched.as_mut().filter(|_| slot.worker.is_some()) {
             // What has ended is counted until it is reaped.
-            watched.look(None);
+            watched.look();
         }
         if let Some(status) = slot.worker.as_ref().and_then(Process::reap) {
             slot.status = status;

@@ -203,8 +203,7 @@ pub(super) fn clone_mount(source: &Path, target: &Path) -> Jail<()> {
             OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | flags,
         )
     };
-    // A tree with mounts of the host's beneath can only be copied with them; the overlay above
-    // does not show them all the same.
+    // A tree with mounts of the host's beneath can only be copied with them.
     let tree = open(OpenTreeFlags::empty())
         .or_else(|_| open(OpenTreeFlags::AT_RECURSIVE))
         .step_with(|| format!("open {}", source.display()))?;

@@ -27,10 +27,7 @@ use rustix::{
     process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid},
 };
 
-use super::{
-    network::Helper,
-    watch::{self, Watched},
-};
+use super::{network::Helper, watch::Watched};
 use crate::{
     cgroup::Group,
     protocol::{CellLimits, Counters, WaitStatus},
@@ -208,27 +205,21 @@ impl Slot {
         }
     }
 
-    /// The limit that a leased run has passed, if any, by the clocks and by the watch.
-    pub(super) fn exceeded(&mut self, now: Instant) -> Option<StopReason> {
+    /// The clock that has run out for a leased run, if any.
+    pub(super) fn exceeded(&self, now: Instant) -> Option<StopReason> {
         let Lease { deadline, cpu } = self.lease.filter(|_| self.state == State::Leased)?;
         if deadline <= now {
             return Some(StopReason::Wall);
         }
-        let passed = self.passed_limit();
-        let used = cpu.and_then(|most| Some((most, self.cpu_us()?)));
-        let out_of_cpu = used.filter(|(most, used)| Duration::from_micros(*used) >= *most);
-        passed.or(out_of_cpu.map(|_| StopReason::Cpu))
+        let (most, used) = (cpu?, self.cpu_us()?);
+        (Duration::from_micros(used) >= most).then_some(StopReason::Cpu)
     }
 
     /// When a leased run has to be looked at next.
     pub(super) fn next_look(&self, now: Instant) -> Option<Duration> {
         let Lease { deadline, cpu } = self.lease.filter(|_| self.state == State::Leased)?;
         let wall = deadline.saturating_duration_since(now);
-        Some(match (&self.watched, cpu) {
-            (Some(_), _) => wall.min(watch::TICK),
-            (None, Some(_)) => wall.min(super::TICK),
-            (None, None) => wall,
-        })
+        Some(if cpu.is_some() { wall.min(super::TICK) } else { wall })
     }
 
     /// What the kernel counted for this run.

@@ -27,6 +27,8 @@ const MAX_ERRNO: u16 = 4095;
 pub struct Policy {
     pub(super) default: Action,
     pub(super) rules: Vec<Rule>,
+    /// Rules that come before those, where a watch counts memory.
+    watched: Vec<Rule>,
     digest: String,
 }
 
@@ -306,24 +308,39 @@ impl Policy {
         if raw.default.action == Action::Allow {
             return Err(refuse("`default`", Problem::DefaultAllows));
         }
-        let mut seen = HashSet::new();
-        let mut rules = Vec::with_capacity(raw.rules.len());
-        for (index, text) in raw.rules.iter().enumerate() {
-            let rule: RawRule = serde_json::from_str(text.get())
-                .map_err(|source| PolicyError::Shape { rule: label(index, text), source })?;
-            let rule =
-                rule.check(&mut seen).map_err(|problem| refuse(&label(index, text), problem))?;
-            rules.push(rule);
-        }
+        let read = |list: &[Box<RawValue>]| {
+            let mut seen = HashSet::new();
+            let mut rules = Vec::with_capacity(list.len());
+            for (index, text) in list.iter().enumerate() {
+                let rule: RawRule = serde_json::from_str(text.get())
+                    .map_err(|source| PolicyError::Shape { rule: label(index, text), source })?;
+                let rule = rule.check(&mut seen);
+                rules.push(rule.map_err(|problem| refuse(&label(index, text), problem))?);
+            }
+            Ok(rules)
+        };
+        let (rules, watched) = (read(&raw.rules)?, read(&raw.watched)?);
         let digest = Sha256::digest(json).iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { default: raw.default.action, rules, digest })
+        Ok(Self { default: raw.default.action, rules, watched, digest })
     }
 
-    /// The same policy without one call, which then gets the default.
+    /// The policy where a watch counts memory and no control group does: `watched` rules come before
+    /// the others of their calls, and decide alone if they have no conditions.
     #[must_use]
-    pub fn without(mut self, call: &str) -> Self {
-        for rule in &mut self.rules {
-            rule.calls.retain(|name| name != call);
+    pub fn watched(mut self) -> Self {
+        for narrower in std::mem::take(&mut self.watched) {
+            for call in &narrower.calls {
+                let mut arms = narrower.arms.clone();
+                let mut otherwise = narrower.otherwise;
+                for rule in self.rules.iter_mut().filter(|rule| rule.calls.contains(call)) {
+                    rule.calls.retain(|name| name != call);
+                    if !arms.is_empty() {
+                        arms.extend(rule.arms.iter().cloned());
+                        otherwise = rule.otherwise;
+                    }
+                }
+                self.rules.push(Rule { calls: vec![call.clone()], arms, otherwise });
+            }
         }
         self
     }
@@ -370,6 +387,8 @@ struct RawPolicy {
     foreign_architecture: RawDecision<KillOnly>,
     x32: RawDecision<KillOnly>,
     rules: Vec<Box<RawValue>>,
+    #[serde(default)]
+    watched: Vec<Box<RawValue>>,
 }
 
 #[derive(serde::Deserialize)]

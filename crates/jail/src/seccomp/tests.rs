@@ -328,6 +328,31 @@ fn arguments_decide() {
 }
 
 #[test]
+fn where_a_watch_counts_memory_that_it_cannot_see_is_refused() {
+    let policy = Policy::default_policy().watched();
+    let errno = |number: u32| 0x0005_0000 | number;
+    let cases: &[(&str, &[u64], u32)] = &[
+        ("memfd_create", &[0, 0], errno(38)),
+        ("mmap", &[0, 4096, 3, 0x21], errno(12)),
+        ("mmap", &[0, 4096, 3, 0x23], errno(12)),
+        // Private memory, and a file's: as ever.
+        ("mmap", &[0, 4096, 3, 0x22], RET_ALLOW),
+        ("mmap", &[0, 4096, 3, 0x01], RET_ALLOW),
+        ("mmap", &[0, 4096, 3, 0x4_0022], errno(12)),
+        ("setsockopt", &[3, 1, 7], errno(1)),
+        ("setsockopt", &[3, 1, 2], RET_ALLOW),
+        ("setsockopt", &[3, 1, 26], RET_USER_NOTIF),
+        ("read", &[], RET_ALLOW),
+    ];
+    let program = policy.compile(Arch::X86_64).unwrap();
+    for (name, args, want) in cases {
+        let call = call(Arch::X86_64, name, args);
+        assert_eq!(evaluate(&policy, Arch::X86_64, &call), *want, "{name} {args:x?}");
+        assert_eq!(simulate(&program, &call).unwrap().value, *want, "{name} {args:x?}");
+    }
+}
+
+#[test]
 fn other_calling_conventions_are_killed() {
     let policy = Policy::default_policy();
     let read = call(Arch::X86_64, "read", &[]);

@@ -54,7 +54,9 @@ impl Default for MemoryConfig {
                 network_hurdle: None,
                 max_wall: Duration::from_secs(3600),
                 max_memory: 4 << 30,
-                min_memory: 16 << 20,
+                min_memory: ["python", "javascript"]
+                    .map(|language| (Language::new(language), 16 << 20))
+                    .into(),
             },
             behaviour: Arc::new(Script::of),
             on_create: None,

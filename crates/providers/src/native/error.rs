@@ -46,10 +46,11 @@ pub(super) fn no_meters() -> Error {
     )
 }
 
-/// What the interpreter said is the operator's to read: no program has run.
+/// What the interpreter said is the operator's to read: no program has run. Without a hint: whoever
+/// knows which runtime it is adds one.
 pub(super) fn not_started(problem: &str, stderr: &str) -> Error {
     let said = match stderr.trim() {
-        "" => "hint: `ampoule runtimes list` shows what is missing".to_owned(),
+        "" => "it said nothing; `ampoule runtimes list` shows what is missing".to_owned(),
         said => format!("it said: {said}"),
     };
     let message = format!("the interpreter did not start: {problem}; {said}");

@@ -28,7 +28,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use ampoule_core::{
     CancelGrade, Capabilities, DestroyGrade, Error, ErrorKind, EvidenceGrade, IsolationLevel,
     IsolationReport, Language, Layer, Meters, NetworkPolicy, Provider, ProviderInfo, Result,
-    Sandbox, SandboxSpec, ValueChannel, parse_bytes,
+    Sandbox, SandboxSpec, ValueChannel,
 };
 use ampoule_jail::{CellLimits, Conditions, Keeper};
 use async_trait::async_trait;
@@ -155,9 +155,8 @@ fn capabilities(config: &NativeConfig) -> Capabilities {
     let min_memory = config
         .runtimes
         .iter()
-        .filter_map(|runtime| parse_bytes(&runtime.folder.manifest.minimum_memory).ok())
-        .max()
-        .unwrap_or(0);
+        .map(|runtime| (runtime.folder.language().clone(), runtime.folder.manifest.least_memory()))
+        .collect();
     Capabilities {
         languages: config
             .runtimes

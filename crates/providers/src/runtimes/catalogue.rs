@@ -72,10 +72,10 @@ impl Catalogue {
             Some(BrokenRuntime { name, path, is_added: true, problem })
                 if path != added_dir(data_dir) =>
             {
-                Err(config_error(format!(
-                    "{}; hint: mend it, or `ampoule runtimes remove {name}`",
-                    problem.message()
-                )))
+                let message = problem.message();
+                let fix = if message.contains("; hint: ") { "" } else { "; hint: mend it" };
+                let text = format!("{message}{fix}, or `ampoule runtimes remove {name}`");
+                Err(config_error(text))
             }
             Some(broken) => Err(broken.problem),
         }
@@ -115,7 +115,7 @@ impl Catalogue {
                     continue;
                 }
                 Err(error) => {
-                    note(directory.to_owned(), unreadable(directory, error));
+                    note(directory.to_owned(), unreadable(directory, &error));
                     continue;
                 }
             };
@@ -139,7 +139,7 @@ impl Catalogue {
 
     /// The runtimes under `path`: every folder in it that holds a `manifest.toml`.
     pub fn load_dir(path: &Path) -> Result<Self> {
-        let folders = folders_in(path, true).map_err(|error| unreadable(path, error))?;
+        let folders = folders_in(path, true).map_err(|error| unreadable(path, &error))?;
         if folders.is_empty() {
             return Err(no_runtime(path));
         }
@@ -256,8 +256,13 @@ fn folders_in(directory: &Path, with_manifest: bool) -> io::Result<Vec<PathBuf>>
     Ok(folders)
 }
 
-fn unreadable(path: &Path, error: io::Error) -> Error {
-    config_error(format!("`{}` cannot be read", path.display())).with_source(error)
+/// A directory that somebody named: only the configuration does.
+fn unreadable(path: &Path, error: &io::Error) -> Error {
+    config_error(format!(
+        "`{}` in `runtimes.dirs` cannot be read: {error}; hint: correct the path there or in \
+         AMPOULE_RUNTIMES_DIRS, or take it out",
+        path.display()
+    ))
 }
 
 fn no_runtime(path: &Path) -> Error {

@@ -305,10 +305,17 @@ fn a_broken_folder_is_an_error_and_hides_no_other() {
     for part in ["languages/broken", "line 1", "ampoule runtimes remove broken"] {
         assert!(error.message().contains(part), "{error}");
     }
+    assert_eq!(error.message().matches("hint: ").count(), 1, "{error}");
+    fs::remove_dir_all(added.join("broken")).unwrap();
+    let error = Catalogue::load(data.path(), &[]).unwrap_err();
+    assert!(error.message().contains("remove empty"), "{error}");
+    assert_eq!(error.message().matches("hint: ").count(), 1, "{error}");
 
     let nowhere = data.path().join("nowhere");
     let error = Catalogue::load(data.path(), std::slice::from_ref(&nowhere)).unwrap_err();
-    assert!(error.message().contains("nowhere` cannot be read"), "{error}");
+    for part in ["nowhere` in `runtimes.dirs` cannot be read: No such file", "; hint: correct"] {
+        assert!(error.message().contains(part), "{error}");
+    }
 }
 
 #[test]

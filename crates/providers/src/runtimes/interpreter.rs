@@ -18,6 +18,7 @@ use std::sync::OnceLock;
 use ampoule_core::{Error, ErrorKind, Result, RuntimeManifest};
 
 use super::INTERPRETER_INSIDE;
+use super::ask::ask;
 
 const OPERATION: &str = "find an interpreter";
 
@@ -151,10 +152,8 @@ impl Search<'_> {
             "javascript" => &["-p", "process.execPath"],
             _ => return Err("it is not a binary".to_owned()),
         };
-        let answer = clean_command(shim)
-            .args(question)
-            .output()
-            .map_err(|error| format!("it is a shim that does not start: {error}"))?;
+        let answer = ask(clean_command(shim).args(question))
+            .map_err(|error| format!("it is a shim that gives no answer: {error}"))?;
         if !answer.status.success() {
             let text = String::from_utf8_lossy(&answer.stderr);
             let first = text.lines().next().unwrap_or("it says nothing").trim();
@@ -234,20 +233,15 @@ impl Interpreter {
         if let Some(version) = self.version.get() {
             return Ok(version);
         }
-        let path = self.host_path.display();
-        let fail = |text: String| Error::new(ErrorKind::Unavailable, OPERATION, text);
-        let output = clean_command(&self.host_path)
-            .args(&self.version_arguments)
-            .output()
-            .map_err(|error| fail(format!("`{path}` does not start")).with_source(error))?;
+        let fail = |why: &str| {
+            let (path, arguments) = (self.host_path.display(), self.version_arguments.join(" "));
+            let text = format!("`{path} {arguments}` tells no version{why}; hint: run it by hand");
+            Error::new(ErrorKind::Unavailable, OPERATION, text)
+        };
+        let output = ask(clean_command(&self.host_path).args(&self.version_arguments))
+            .map_err(|error| fail(&format!(": {error}")))?;
         let text = [output.stdout, output.stderr].concat();
-        let text = String::from_utf8_lossy(&text);
-        let version = first_version(&text).ok_or_else(|| {
-            fail(format!(
-                "`{path} {}` tells no version; hint: run it by hand",
-                self.version_arguments.join(" ")
-            ))
-        })?;
+        let version = first_version(&String::from_utf8_lossy(&text)).ok_or_else(|| fail(""))?;
         Ok(self.version.get_or_init(|| version))
     }
 
@@ -282,11 +276,18 @@ impl Interpreter {
     }
 }
 
-/// A command without the variables that make an interpreter behave otherwise.
+/// A command without the variables that make an interpreter behave otherwise, and without those
+/// that hold the token of the service or of another: that is no program's business.
 pub(super) fn clean_command(program: &Path) -> Command {
     let mut command = Command::new(program);
     for name in ["PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "NODE_OPTIONS", "NODE_PATH"] {
         command.env_remove(name);
+    }
+    for (name, _) in env::vars_os() {
+        let text = name.as_encoded_bytes();
+        if text.ends_with(b"_API_TOKEN") || text.starts_with(b"AMPOULE_AUTH_") {
+            command.env_remove(&name);
+        }
     }
     command.stdin(std::process::Stdio::null());
     command

@@ -6,6 +6,7 @@
 //! directory, and [`status`] tells a person what is there and what is missing.
 
 mod added;
+mod ask;
 mod catalogue;
 mod folder;
 mod install;

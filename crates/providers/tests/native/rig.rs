@@ -18,6 +18,10 @@ pub(crate) struct Rig {
     pub(crate) native: Native,
 }
 
+pub(crate) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
 /// Limits that make a misbehaving program end soon.
 pub(crate) fn limits() -> Limits {
     Limits { wall: Duration::from_secs(20), ..Limits::default() }

@@ -288,7 +288,7 @@ pub(crate) fn add(add: &mut impl FnMut(&str, &str, Test)) {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         assert_eq!(
             said.trim(),
-            "Unsupported: `network` is `open`, which is not available; no network helper is \
+            "Unsupported: `network` is open, and only none is allowed; no network helper is \
              installed; hint: install `slirp4netns` (Debian: `apt-get install slirp4netns`) and \
              start again"
         );

@@ -103,7 +103,7 @@ impl RateLimit {
         let share = self.rate.period / self.rate.amount;
         let mut table = self.earned_back.lock().unwrap_or_else(PoisonError::into_inner);
         let mut client = Client::from(address);
-        if counts && table.len() >= ADDRESSES && !table.contains_key(&client) {
+        if table.len() >= ADDRESSES && !table.contains_key(&client) {
             table.retain(|_, earned_back| *earned_back > now);
             if table.len() >= ADDRESSES {
                 client = Client::Others;
@@ -184,12 +184,16 @@ mod tests {
         for last in 0..10_000 {
             assert_eq!(limit.take(address(last)), Ok(()));
         }
+        assert_eq!(limit.look(address(20_002)), Ok(()));
         assert_eq!(limit.take(address(20_000)), Ok(()));
         assert_eq!(limit.take(address(20_001)), Ok(()));
+        assert!(limit.look(address(20_002)).is_err(), "a look finds what newcomers share");
         assert!(limit.take(address(20_002)).is_err());
+        assert_eq!(limit.look(address(5)), Ok(()));
         assert_eq!(limit.take(address(5)), Ok(()), "who is known keeps its own");
         assert!(limit.earned_back.lock().unwrap().len() <= ADDRESSES + 1);
         tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!(limit.look(address(20_002)), Ok(()));
         assert_eq!(limit.take(address(20_002)), Ok(()));
         assert_eq!(
             limit.earned_back.lock().unwrap().len(),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ampoule_core::{Language, NetworkPolicy};
 use serde_json::{Value, json};
 
 use crate::support::{Service, Setup, run_body};
@@ -20,7 +21,7 @@ fn narrow() -> Setup {
     (bounds.wall, bounds.memory) = (Duration::from_secs(60), 1 << 30);
     (bounds.millicpus, bounds.processes) = (2000, 100);
     (bounds.output, bounds.disk) = (2 << 20, 200 << 20);
-    bounds.cpu = Duration::from_secs(30);
+    bounds.cpu = Some(Duration::from_secs(30));
     setup
 }
 
@@ -99,12 +100,57 @@ async fn what_is_not_allowed_is_named_with_what_was_asked_and_what_is_allowed() 
 }
 
 #[tokio::test]
+async fn a_language_that_needs_more_than_the_default_is_ready_if_that_may_be_asked_for() {
+    let mut setup = narrow();
+    setup.memory.capabilities.min_memory.insert(Language::new("javascript"), 512 << 20);
+    let service = Service::ready(setup).await;
+    for (language, memory, status) in
+        [("python", "256m", 200), ("nodejs", "256m", 422), ("nodejs", "512m", 200)]
+    {
+        let asked = json!({"language": language, "limits": {"memory": memory}});
+        let answer = service.post(&body(asked)).await;
+        assert_eq!(answer.status, status, "{language} {memory}: {}", answer.text);
+    }
+    service.end().await;
+}
+
+#[tokio::test]
+async fn a_network_that_cannot_be_held_here_says_why_and_the_fix() {
+    let mut setup = narrow();
+    setup.manager.bounds.network = NetworkPolicy::Open;
+    let hurdle = "no network helper is installed; hint: install `slirp4netns`";
+    setup.memory.capabilities.network_hurdle = Some(hurdle.to_owned());
+    let service = Service::ready(setup).await;
+    let answer = service.post(&body(json!({"network": "open"}))).await;
+    assert_eq!(answer.status, 422, "{}", answer.text);
+    let problem = &answer.json()["detail"][0];
+    assert_eq!(problem["loc"], json!(["body", "network"]), "{problem}");
+    assert_eq!(
+        problem["msg"],
+        format!("Value error, `network` is open, and only none is allowed; {hurdle}")
+    );
+    service.end().await;
+}
+
+#[tokio::test]
 async fn other_mistakes_in_limits_and_network_are_named() {
     let service = Service::ready(narrow()).await;
-    let rows = [
+    let cut = format!("unknown limit '{}'; hint", "x".repeat(40));
+    let rows: [(_, _, _, &str); 7] = [
         (json!({"limits": 5}), "limits", "dict_type", "valid dictionary"),
         (json!({"limits": [1]}), "limits", "dict_type", "valid dictionary"),
-        (json!({"limits": {"wall": 5}}), "limits", "value_error", "unknown limit; hint: 'timeout'"),
+        (
+            json!({"limits": {"wall": 5, "zeit": 5, "cpus": 1}}),
+            "limits",
+            "value_error",
+            "unknown limit 'wall'; hint: 'timeout', 'memory'",
+        ),
+        (
+            json!({"limits": {"x".repeat(1000): 5}}),
+            "limits",
+            "value_error",
+            &cut,
+        ),
         (json!({"network": "all"}), "network", "enum", "'none', 'open'"),
         (json!({"network": 5}), "network", "string_type", "valid string"),
         (

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
 
-use ampoule_core::{Provider, SelfTest};
+use ampoule_core::{Bounds, Provider, SelfTest};
 use ampoule_manager::{Manager, ManagerConfig};
 use ampoule_providers::{
     memory::{Memory, MemoryConfig},
@@ -35,7 +35,7 @@ impl Default for Setup {
             concurrency: NonZeroUsize::new(4).unwrap(),
             queue: 16,
             queue_deadline: LONG,
-            ..ManagerConfig::default()
+            bounds: Bounds { wall: Duration::from_secs(600), ..Bounds::default() },
         };
         let examples = Catalogue::builtin()
             .iter()

@@ -52,7 +52,7 @@ pub(super) fn shortfalls(capabilities: &Capabilities) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{collections::BTreeMap, time::Duration};
 
     use ampoule_core::NetworkPolicy;
 
@@ -73,7 +73,7 @@ mod tests {
             network_hurdle: None,
             max_wall: Duration::from_secs(1),
             max_memory: 1,
-            min_memory: 1,
+            min_memory: BTreeMap::new(),
         }
     }
 

@@ -84,6 +84,8 @@ pub(crate) enum Fault {
     LeavesSandboxes,
     /// Shows a run what others left.
     SharesTraces,
+    /// Shows a run the locks of others on devices, and does not report it.
+    SharesDevices,
     /// Runs whatever it is asked for, also twice.
     RunsTwice,
     /// Logs the code and the arguments.
@@ -106,7 +108,7 @@ pub(crate) enum Fault {
 
 impl Fault {
     /// Every fault with the law that must find it.
-    pub(crate) const ALL: [(Self, &'static str); 39] = [
+    pub(crate) const ALL: [(Self, &'static str); 40] = [
         (Self::TwoEnds, "one_finished_last"),
         (Self::NoEnd, "one_finished_last"),
         (Self::TalksAfterTheEnd, "one_finished_last"),
@@ -137,6 +139,7 @@ impl Fault {
         (Self::LeavesProcesses, "nothing_is_left"),
         (Self::LeavesSandboxes, "nothing_is_left"),
         (Self::SharesTraces, "no_execution_sees_another"),
+        (Self::SharesDevices, "no_execution_sees_another"),
         (Self::RunsTwice, "one_program_per_sandbox"),
         (Self::LogsCode, "nothing_is_logged"),
         (Self::DebugTells, "nothing_is_logged"),
@@ -442,6 +445,10 @@ impl Distortion {
         let shown = seeks.is_some_and(|word| lock(&self.shared.traces).contains(word));
         let other = match self.fault {
             Fault::SharesTraces if shown => value("[\"file\",\"lock\"]"),
+            // Its own traces a run sees as they are.
+            Fault::SharesDevices if shown && given.get() == "[]" => {
+                value("[\"lock on /dev/null\"]")
+            }
             Fault::RoundsValue => value(&given.get().replace(".5", "")),
             Fault::ValueFromStdout if self.stdout.contains("forged") => value(FORGED),
             _ => None,
@@ -502,7 +509,7 @@ impl Distortion {
                 let name = "forged.csv".to_owned();
                 before.push(Ok(Event::Artifact(Artifact { name, content: Vec::new() })));
             }
-            Fault::SharesTraces => {
+            Fault::SharesTraces | Fault::SharesDevices => {
                 let left = self.acts.iter().filter_map(|act| match act {
                     Act::LeaveTraces(word) => Some(word.clone()),
                     _ => None,

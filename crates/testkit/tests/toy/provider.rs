@@ -105,7 +105,7 @@ impl Provider for Toy {
             network_hurdle: None,
             max_wall: Duration::from_secs(60),
             max_memory: 1 << 30,
-            min_memory: 1 << 20,
+            min_memory: [(Language::new("acts"), 1 << 20)].into(),
         }
     }
 
@@ -159,7 +159,7 @@ fn check(capabilities: &Capabilities, spec: &SandboxSpec) -> Result<()> {
     if limits.wall.is_zero() || limits.wall > capabilities.max_wall {
         return refuse(ErrorKind::InvalidRequest, format!("`timeout` is {:?}", limits.wall));
     }
-    if !(capabilities.min_memory..=capabilities.max_memory).contains(&limits.memory) {
+    if !(capabilities.least_memory(language)..=capabilities.max_memory).contains(&limits.memory) {
         return refuse(ErrorKind::InvalidRequest, format!("`memory` is {}", limits.memory));
     }
     Ok(())

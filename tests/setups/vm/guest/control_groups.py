@@ -1,6 +1,7 @@
 """Control groups v2 on this machine's kernel, by real programs through the real command; asked in the
 kernel's own tables, and not in our report, wherever that is possible."""
 
+import base64
 import json
 import os
 import pathlib
@@ -11,6 +12,8 @@ import subprocess
 import sys
 import time
 import unittest
+import urllib.error
+import urllib.request
 
 GROUPS = pathlib.Path("/sys/fs/cgroup")
 TRACING = pathlib.Path("/sys/kernel/tracing")
@@ -72,9 +75,10 @@ def group_of_a_run():
     raise AssertionError("no run's group has appeared")
 
 
-def wait_until(what, holds):
+def wait_until(what, holds, seconds=30):
     """Waits until the machine agrees."""
-    for _ in range(400):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
         if holds():
             return
         time.sleep(0.05)
@@ -370,6 +374,45 @@ class Elsewhere(unittest.TestCase):
         listed = ["systemctl", "list-units", "--all", "--plain", "--no-legend", "ampoule-*"]
         units = lambda: subprocess.run(listed, capture_output=True, text=True, check=True).stdout
         wait_until("the scope is gone", lambda: units() == "")
+
+
+class Served(unittest.TestCase):
+    """The service, as systemd starts it for an ordinary user."""
+
+    @staticmethod
+    def ask(path, body=None):
+        """The status and the answer; nothing while nobody listens."""
+        request = urllib.request.Request(f"http://127.0.0.1:9385{path}", data=body and json.dumps(body).encode())
+        try:
+            with urllib.request.urlopen(request, timeout=120) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, None
+        except OSError:
+            return None, None
+
+    def test_a_service_is_ready_and_its_runs_are_stopped_by_their_groups(self):
+        unit = "served-by-a-test"
+        delegated = ["--property=Delegate=yes", "--uid=plain", "--property=StateDirectory=served", f"--unit={unit}"]
+        subprocess.run(
+            ["systemd-run", "--quiet", "--collect", *delegated, "--setenv=AMPOULE_DATA_DIR=/var/lib/served",
+             "ampoule", "serve"],
+            check=True,
+        )
+        try:
+            # Every fence is tried and every example is run before it is ready.
+            wait_until("the service is ready", lambda: self.ask("/readyz")[0] == 200, 120)
+            for name in ("2 GB allocator", "fork tree"):
+                program, limit, _ = STOPPED[name]
+                body = {"code_b64": base64.b64encode(program.encode()).decode(), "language": "python"}
+                code, answer = self.ask("/run", body)
+                self.assertEqual((code, answer["status"]), (200, "resource_limit_exceeded"), answer)
+                self.assertEqual(answer["resource_limit_type"], limit)
+                self.assertEqual(answer["isolation"]["meters"], "cgroup_v2")
+        finally:
+            subprocess.run(["systemctl", "stop", unit], check=True)
+        wait_until("every group is gone", lambda: not groups_of_ours())
+        self.assertEqual(processes_named("ampoule"), [])
 
 
 class Watched(unittest.TestCase):

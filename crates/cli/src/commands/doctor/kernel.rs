@@ -77,6 +77,7 @@ fn line_of(hurdle: &Hurdle) -> &'static str {
         Hurdle::NoLandlock => LANDLOCK,
         Hurdle::UserNamespacesOff(_)
         | Hurdle::AppArmor
+        | Hurdle::AppArmorProfile(_)
         | Hurdle::SeccompProfile
         | Hurdle::ChangedRoot => USER_NAMESPACES,
         Hurdle::MaskedProc => PROC,
@@ -172,11 +173,9 @@ mod tests {
             (&masked, Ok(()), Some(7), PROC, Status::Warning, Hurdle::MaskedProc),
         ] {
             let checks = basics(machine, made, abi);
-            let [check] =
-                checks.iter().filter(|check| check.status != Status::Ok).collect::<Vec<_>>()[..]
-            else {
-                panic!("one line: {checks:?}");
-            };
+            let bad: Vec<_> = checks.iter().filter(|check| check.status != Status::Ok).collect();
+            assert_eq!(bad.len(), 1, "{checks:?}");
+            let check = bad[0];
             assert_eq!((check.name.as_str(), check.status), (line, status));
             assert_eq!(check.detail, format!("{}: {hurdle}", hurdle.name()));
             assert_eq!(check.fix, Some(hurdle.fix()));

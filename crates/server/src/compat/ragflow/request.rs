@@ -9,6 +9,7 @@ use ampoule_core::{
     Arguments, ArgumentsError, Code, CodeError, Language, Limits, LimitsError, NetworkPolicy,
     RawValue, parse_bytes, parse_cpus, parse_duration,
 };
+use ampoule_manager::shown_name;
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 use crate::{ServerConfig, error::Problem};
@@ -167,9 +168,11 @@ fn limits(
         problems.push(Problem::of_field("limits", "dict_type", message));
         return limits;
     };
-    if asked.keys().any(|name| !LIMITS.contains(&name.as_str())) {
-        let (kind, message) =
-            value_error(format!("unknown limit; hint: '{}'", LIMITS.join("', '")));
+    // The first by name, so that the same request is always answered alike.
+    if let Some(name) = asked.keys().filter(|name| !LIMITS.contains(&name.as_str())).min() {
+        let shown: String = shown_name(name).chars().take(LONGEST_SHOWN).collect();
+        let known = LIMITS.join("', '");
+        let (kind, message) = value_error(format!("unknown limit '{shown}'; hint: '{known}'"));
         problems.push(Problem::of_field("limits", kind, message));
     }
     let mut set = |name: &'static str, take: &mut dyn FnMut(&str) -> Result<(), LimitsError>| {
@@ -196,6 +199,9 @@ fn limits(
 
 /// The limits that a request may name.
 const LIMITS: [&str; 7] = ["timeout", "memory", "cpu_time", "cpus", "processes", "output", "disk"];
+
+/// How much of an unknown limit's name is repeated, in characters.
+const LONGEST_SHOWN: usize = 40;
 
 /// A JSON number as it is written, or the text of a string.
 fn number_or_text(raw: &RawValue) -> Result<Cow<'_, str>, Fault> {

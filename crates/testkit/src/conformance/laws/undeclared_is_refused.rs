@@ -60,7 +60,7 @@ async fn limits(bench: Bench) -> Checked {
         ("memory", Limits { memory: capabilities.max_memory.saturating_add(1), ..ordinary }),
     ];
     // Where any memory will do there is no less.
-    if let Some(memory) = capabilities.min_memory.checked_sub(1) {
+    if let Some(memory) = capabilities.least_memory(&bench.language).checked_sub(1) {
         outside.push(("memory", Limits { memory, ..ordinary }));
     }
     for (field, limits) in outside {
