@@ -106,10 +106,10 @@ impl Hurdle {
                 .to_owned(),
             Self::MaskedProc => "start the container with `--security-opt \
                                  systempaths=unconfined` together with `--user 1000:1000`, or give \
-                                 it up with `allow_missing = [\"proc\"]`"
+                                 it up with `native.allow_missing = [\"proc\"]`"
                 .to_owned(),
             Self::NoLandlock => "boot with `lsm=landlock,…` (kernel 5.13 or newer), or give it up \
-                                 with `allow_missing = [\"landlock\"]`"
+                                 with `native.allow_missing = [\"landlock\"]`"
                 .to_owned(),
             Self::NoOverlay => "as root: `modprobe overlay`".to_owned(),
             Self::SecondListener => {

@@ -234,6 +234,6 @@ fn too_little_memory(config: &Config, language: &Language, least: u64) -> String
     let least = format_bytes(least);
     format!(
         "`limits.memory` is {memory} ({source}), and at least {least} is needed for `{language}`; \
-         hint: `limits.memory = \"{least}\"`"
+         hint: set it to {least} or more"
     )
 }

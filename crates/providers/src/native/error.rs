@@ -42,7 +42,7 @@ pub(super) fn no_meters() -> Error {
         "limit memory and processes",
         "no control group with the memory and pids controllers is ours to divide here; hint: start \
          as root, in a service with `Delegate=yes`, or where a systemd user manager can give a \
-         scope; or give it up with `allow_missing = [\"cgroup\"]`, and a watch counts instead",
+         scope; or give it up with `native.allow_missing = [\"cgroup\"]`, and a watch counts instead",
     )
 }
 

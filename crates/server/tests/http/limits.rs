@@ -145,12 +145,7 @@ async fn other_mistakes_in_limits_and_network_are_named() {
             "value_error",
             "unknown limit 'wall'; hint: 'timeout', 'memory'",
         ),
-        (
-            json!({"limits": {"x".repeat(1000): 5}}),
-            "limits",
-            "value_error",
-            &cut,
-        ),
+        (json!({"limits": {"x".repeat(1000): 5}}), "limits", "value_error", &cut),
         (json!({"network": "all"}), "network", "enum", "'none', 'open'"),
         (json!({"network": 5}), "network", "string_type", "valid string"),
         (

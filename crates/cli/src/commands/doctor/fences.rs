@@ -118,7 +118,7 @@ fn missing(section: &'static str, layer: Layer, what: &str, given_up: &[Layer]) 
     if given_up.contains(&layer) || !Layer::WAIVABLE.contains(&layer) {
         return Check::warning(section, name, what, "see the lines above");
     }
-    let fix = format!("see the lines above, or give it up: `allow_missing = [\"{name}\"]`");
+    let fix = format!("see the lines above, or give it up: `native.allow_missing = [\"{name}\"]`");
     Check::failed(section, name, what, fix)
 }
 

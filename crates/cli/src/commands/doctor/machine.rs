@@ -47,7 +47,7 @@ fn control_groups(in_container: bool) -> Check {
     const NAME: &str = "control groups";
     // Engines show them read-only to everybody.
     let fix = match in_container {
-        true => "do without: `allow_missing = [\"cgroup\"]` (docs/containers.md)",
+        true => "do without: `native.allow_missing = [\"cgroup\"]` (docs/containers.md)",
         false => "start as root, or in a service with `Delegate=yes`",
     };
     let found = match ampoule_jail::control_groups() {

@@ -36,9 +36,8 @@ async fn seen_by_another(bench: &Bench, word: &str) -> Checked<Value> {
     bench.destroy(live.sandbox).await?;
     let mut noticed = seen?.value()?;
     if let (true, Value::Array(places)) = (shares_devices, &mut noticed) {
-        let is_known = |place: &Value| {
-            place.as_str().is_some_and(|place| place.starts_with("lock on /dev/"))
-        };
+        let is_known =
+            |place: &Value| place.as_str().is_some_and(|place| place.starts_with("lock on /dev/"));
         places.retain(|place| !is_known(place));
     }
     Ok(noticed)
