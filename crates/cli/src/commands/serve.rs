@@ -45,13 +45,7 @@ pub(crate) fn serve(layers: &Layers) -> Result<ExitCode, Failure> {
     }
     let catalogue = catalogue(&config)?;
     let server_config = server_config(&config, &catalogue)?;
-    let addresses = addresses(&config)?;
-    if config.provider == ProviderType::Native {
-        let least = catalogue
-            .iter()
-            .map(|folder| (folder.language().clone(), folder.manifest.least_memory()));
-        check_memory(&config, &least.collect())?;
-    }
+    let addresses = preconditions(&config, &catalogue)?;
     let listener = listen(&config.listen, &addresses)?;
     let _claim = DataDirClaim::new(&config.data_dir)?;
     let needs = Needs {
@@ -92,6 +86,21 @@ pub(crate) fn serve(layers: &Layers) -> Result<ExitCode, Failure> {
             Some(reason) => Err(Failure::platform(reason)),
         }
     })
+}
+
+/// What the configuration alone decides: where to listen, or why there can be no service.
+pub(crate) fn preconditions(
+    config: &Config,
+    catalogue: &Catalogue,
+) -> Result<Vec<SocketAddr>, Failure> {
+    let addresses = addresses(config)?;
+    if config.provider == ProviderType::Native {
+        let least = catalogue
+            .iter()
+            .map(|folder| (folder.language().clone(), folder.manifest.least_memory()));
+        check_memory(config, &least.collect())?;
+    }
+    Ok(addresses)
 }
 
 /// Ends when the provider can never run anything again. A launcher that is being replaced is up

@@ -151,6 +151,22 @@ pub(crate) fn add(suite: &mut Suite) {
         assert_eq!(check(&report, "address")["status"], "ok", "{report}");
         Ok(())
     });
+    suite.test("doctor::what_serve_would_refuse_is_a_failure", || {
+        for (name, value, check_name, part) in [
+            ("AMPOULE_LISTEN", "0.0.0.0:0", "service", "needs a token"),
+            ("AMPOULE_LIMITS_MEMORY", "4m", "service", "at least 24m is needed"),
+            ("AMPOULE_DATA_DIR", "/etc/passwd", "data directory", "is no directory"),
+            ("AMPOULE_LIMITS_TIMEOUT", "soon", "configuration", "is `soon`"),
+        ] {
+            let (shown, report) = told(ampoule().args(["doctor", "--json"]).env(name, value))?;
+            assert_eq!(shown.code, 5, "{name}: {shown:?}");
+            let found = check(&report, check_name);
+            assert_eq!(found["status"], "failed", "{name}: {report}");
+            assert!(found["detail"].as_str().is_some_and(|text| text.contains(part)), "{found}");
+            assert!(found["fix"].is_string(), "{found}");
+        }
+        Ok(())
+    });
     suite.test("doctor::readiness_shares_the_probes", || {
         let service = Service::start();
         assert!(service.log().contains("the fences held"), "{}", service.log());

@@ -121,9 +121,11 @@ pub(crate) fn add(suite: &mut Suite) {
         let manifest = fs::read_to_string(folder.join("manifest.toml"))?;
         let manifest: String = manifest
             .lines()
-            .map(|line| match line.starts_with("minimum_memory") {
-                true => "minimum_memory = \"300m\"\n".to_owned(),
-                false => format!("{line}\n"),
+            .map(|line| match line {
+                _ if line.starts_with("minimum_memory") => "minimum_memory = \"300m\"\n".to_owned(),
+                // A sandbox that is ready may run the rest within a millisecond.
+                "main() {" => "main() {\n    sleep 0.5\n".to_owned(),
+                _ => format!("{line}\n"),
             })
             .collect();
         fs::write(folder.join("manifest.toml"), manifest)?;
@@ -137,7 +139,7 @@ pub(crate) fn add(suite: &mut Suite) {
         assert_eq!(added.code, 0, "{added:?}");
         let hint = "hint: it needs 300m of memory; `limits.memory` is 256m";
         assert!(added.stdout.contains(hint), "{added:?}");
-        let late = add("1ms");
+        let late = add("100ms");
         assert_eq!(late.code, 2, "{late:?}");
         assert!(late.stderr.contains("the time limit was exceeded"), "{late:?}");
         Ok(())

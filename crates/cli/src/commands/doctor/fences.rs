@@ -1,6 +1,8 @@
 //! Fences and meters, by trying them.
 
-use ampoule_core::{Crossing, FenceProof, Layer, Provider as _, Result, SelfTest as _};
+use ampoule_core::{
+    Crossing, FenceProof, Layer, NetworkPolicy, Provider as _, Result, SelfTest as _,
+};
 use ampoule_providers::native::{METERS, MeterProof, Native};
 
 use super::report::{Check, MeterRow, Report};
@@ -23,7 +25,7 @@ pub(super) fn try_all(
         .build()
         .map_err(|error| Failure::platform(format!("failed to start the runtime: {error}")))?;
     let tried = runtime.block_on(async {
-        try_with(Native::connect(keeper?, &native).await?, &config.allow_missing, report).await
+        try_with(Native::connect(keeper?, &native).await?, config, report).await
     });
     if let Err(error) = tried {
         report.checks.push(no_sandbox(&error.chain()));
@@ -31,8 +33,10 @@ pub(super) fn try_all(
     Ok(())
 }
 
-async fn try_with(native: Native, given_up: &[Layer], report: &mut Report) -> Result<()> {
-    report.checks.push(way_out(native.capabilities().network_hurdle.as_deref()));
+async fn try_with(native: Native, config: &Config, report: &mut Report) -> Result<()> {
+    let given_up = &config.allow_missing;
+    let hurdle = native.capabilities().network_hurdle;
+    report.checks.push(way_out(hurdle.as_deref(), config.network));
     report.probes = native.prove().await;
     match the_same_hurdle(&report.probes) {
         Some(why) => report.checks.push(no_sandbox(why)),
@@ -58,14 +62,17 @@ async fn try_with(native: Native, given_up: &[Layer], report: &mut Report) -> Re
     native.shutdown().await
 }
 
-/// Whether programs can have network access, which no service needs.
-fn way_out(hurdle: Option<&str>) -> Check {
+/// Whether programs can have network access, which no service needs but one whose policy it is.
+fn way_out(hurdle: Option<&str>, policy: NetworkPolicy) -> Check {
     const NAME: &str = "network open";
     match hurdle {
         None => Check::ok("machine", NAME, "programs can have it, where the policy allows"),
         Some(hurdle) => {
             let (detail, fix) = hurdle.split_once("; hint: ").unwrap_or((hurdle, "install it"));
-            Check::warning("machine", NAME, detail, fix)
+            match policy {
+                NetworkPolicy::None => Check::warning("machine", NAME, detail, fix),
+                NetworkPolicy::Open => Check::failed("machine", NAME, detail, fix),
+            }
         }
     }
 }

@@ -95,6 +95,10 @@ pub(super) fn data_directory(path: &Path) -> Check {
     let shown = path.display();
     // What is not there yet is made by its first use, in what is there.
     let there = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    if !there.is_dir() {
+        let detail = format!("`{}` is no directory", there.display());
+        return Check::failed(SECTION, NAME, detail, "set AMPOULE_DATA_DIR to one");
+    }
     let writable = rustix::fs::access(there, rustix::fs::Access::WRITE_OK);
     if writable.is_err() {
         let detail = format!("`{shown}` is not ours to write");

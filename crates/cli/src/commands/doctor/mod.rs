@@ -15,7 +15,10 @@ mod machine;
 mod report;
 mod runtimes;
 
+use ampoule_providers::runtimes::Catalogue;
+
 use self::report::{Check, Report};
+use super::serve;
 use crate::{
     arguments::DoctorArguments,
     config::{Config, Layers},
@@ -39,10 +42,20 @@ pub(crate) fn doctor(arguments: &DoctorArguments, layers: &Layers) -> Result<Exi
     report.checks.extend(runtimes::checks(&config));
     report.checks.push(machine::data_directory(&config.data_dir));
     report.checks.push(machine::address(&config.listen));
+    report.checks.extend(refused_service(&config));
     report.checks.push(leaks::check());
     let text = if arguments.json { report.json()? } else { report.table(output::is_terminal()) };
     output::print(&text)?;
     Ok(if report.is_ok() { ExitCode::Success } else { ExitCode::PlatformFailed })
+}
+
+/// Why `serve` would refuse this configuration, if it would.
+fn refused_service(config: &Config) -> Option<Check> {
+    let (catalogue, _) = Catalogue::survey(&config.data_dir, &config.runtime_dirs);
+    let failure = serve::preconditions(config, &catalogue).err()?;
+    let text = failure.message.as_str();
+    let (detail, fix) = text.split_once("; hint: ").unwrap_or((text, "mend it"));
+    Some(Check::failed("machine", "service", detail, fix))
 }
 
 /// The configuration in effect; where it is wrong that is told, and the rest is looked at by the
