@@ -4,7 +4,7 @@ use std::io;
 
 use rustix::io::Errno;
 
-use crate::{hurdles::Hurdle, sys::Fault};
+use crate::sys::Fault;
 
 /// A step that the kernel refused.
 #[derive(Debug, thiserror::Error)]
@@ -27,8 +27,8 @@ impl JailError {
     }
 
     /// The same error, with what stood in the way in front and the fix behind.
-    pub(crate) fn because(mut self, hurdle: &Hurdle) -> Self {
-        self.text = format!("{hurdle} ({}: {}); hint: {}", self.step, self.cause, hurdle.fix());
+    pub(crate) fn because(mut self, what: impl std::fmt::Display, fix: &str) -> Self {
+        self.text = format!("{what} ({}: {}); hint: {fix}", self.step, self.cause);
         self
     }
 

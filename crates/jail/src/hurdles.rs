@@ -304,7 +304,7 @@ impl Machine {
 /// Adds the hurdle, where one is recognised, to the error of a step.
 pub(crate) fn recognise(machine: &Machine, error: JailError) -> JailError {
     match error.errno().and_then(|errno| machine.explain(error.step(), errno)) {
-        Some(hurdle) => error.because(&hurdle),
+        Some(hurdle) => error.because(&hurdle, &hurdle.fix()),
         None => error,
     }
 }
