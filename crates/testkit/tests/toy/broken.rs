@@ -90,6 +90,8 @@ pub(crate) enum Fault {
     RunsTwice,
     /// Logs the code and the arguments.
     LogsCode,
+    /// Repeats the code in a refusal.
+    RefusalTells,
     /// Shows the code in a `Debug`.
     DebugTells,
     /// Has one id for all.
@@ -108,7 +110,7 @@ pub(crate) enum Fault {
 
 impl Fault {
     /// Every fault with the law that must find it.
-    pub(crate) const ALL: [(Self, &'static str); 40] = [
+    pub(crate) const ALL: [(Self, &'static str); 41] = [
         (Self::TwoEnds, "one_finished_last"),
         (Self::NoEnd, "one_finished_last"),
         (Self::TalksAfterTheEnd, "one_finished_last"),
@@ -142,6 +144,7 @@ impl Fault {
         (Self::SharesDevices, "no_execution_sees_another"),
         (Self::RunsTwice, "one_program_per_sandbox"),
         (Self::LogsCode, "nothing_is_logged"),
+        (Self::RefusalTells, "nothing_is_logged"),
         (Self::DebugTells, "nothing_is_logged"),
         (Self::OneId, "create_and_destroy"),
         (Self::DestroyWaits, "create_and_destroy"),
@@ -319,7 +322,11 @@ impl Sandbox for BrokenSandbox {
             }
             _ => {}
         }
-        let inner = self.inner()?.execute(request, cancel).await?;
+        let code = request.code.as_str().to_owned();
+        let inner = self.inner()?.execute(request, cancel).await.map_err(|error| match fault {
+            Fault::RefusalTells => Error::new(error.kind(), "execute the program", code),
+            _ => error,
+        })?;
         let distortion = Distortion {
             fault,
             acts,

@@ -1,6 +1,6 @@
 //! The user's code, arguments and output never reach a log, an error text or a `Debug`.
 
-use ampoule_core::{Arguments, ExecuteRequest};
+use ampoule_core::{Arguments, CancellationToken, ExecuteRequest};
 
 use crate::conformance::{
     act::Act,
@@ -47,9 +47,12 @@ async fn content(bench: Bench) -> Checked {
         ensure!(seen.stdout() == said, "the program did not run: {seen:?}");
         ensure!(!logs::hold(&word), "after {end:?} the log holds what the program had");
     }
-    let mut refused = secret(&bench, &word, &[give("1")])?;
-    refused.limits.memory = u64::MAX;
-    let error = bench.subject.provider.create(refused.spec()).await.err();
+    // A request for another sandbox is refused by whoever has its content at hand.
+    let mut refused = secret(&bench, &word, &[print(&word), give("1")])?;
+    let mut sandbox = bench.create(refused.spec()).await?;
+    refused.limits.memory += 1 << 20;
+    let error = sandbox.execute(refused, CancellationToken::new()).await.err();
+    bench.destroy(sandbox).await?;
     let text = format!("{error:?}");
     ensure!(!text.contains(&word) && !logs::hold(&word), "a refusal tells the content: {text}");
     Ok(())
