@@ -170,7 +170,7 @@ pub(crate) fn add_for_root(add: &mut impl FnMut(&str, &str, Test)) {
                 .output()?;
             let got = String::from_utf8(output.stdout)?;
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-            assert!(got.starts_with("Unsupported: `network` is `open`"), "{got}");
+            assert!(got.starts_with("Unsupported: `network` is open"), "{got}");
             assert!(got.contains(said), "{got}");
         }
         Ok(())
