@@ -74,7 +74,8 @@ layers! {
 }
 
 impl Layer {
-    /// What an operator may give up by `allow_missing`; nothing else can be missing from a service.
+    /// What an operator may give up by `allow_missing`: a service that lacks one of these without
+    /// that word does not start.
     pub const WAIVABLE: [Self; 3] = [Self::Cgroup, Self::Landlock, Self::Proc];
 }
 

@@ -149,9 +149,11 @@ const SIGKILL: i32 = 9;
 ///
 /// 1. We could not go on, never saw the end, or the machine gave less than the limits promise:
 ///    platform.
-/// 2. We stopped it: for time, cpu, output, by a watch for memory or processes, or because the caller withdrew.
-/// 3. A watch saw more processes than the limit; else one value frame: success, whatever happened beside it — unless the kernel killed the first
-///    process for memory before the frame was complete, in which case there is no frame.
+/// 2. We stopped it: for time, cpu, output, by a watch for memory or processes, or because the
+///    caller withdrew.
+/// 3. A watch saw more processes than the limit: processes. Else one value frame: success, whatever
+///    happened beside it. (Where the kernel killed the first process for memory before the frame
+///    was complete, there is no frame.)
 /// 4. It failed, and the kernel says why: memory, refused forks, a full disk, a denied call, a
 ///    packet without a route.
 /// 5. Otherwise it failed by its own doing.
