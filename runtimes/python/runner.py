@@ -2,6 +2,8 @@
 
     start -> imports -> 0x01 on 3 -> request from 0 -> the program -> one frame on 3 -> _exit
 
+    start -> imports -> a zygote: forks workers, each of which goes on with 0x01
+
 The program is hostile. It may patch, trace, close and empty whatever Python lets it reach, so:
 
 * everything that is needed after the program has started is taken before, and kept in the cells of
@@ -14,6 +16,8 @@ What a program can do is choose its own value, or fail. It holds descriptor 3 it
 true of any runner; whether the run succeeded is decided outside, by other evidence.
 
 Called as `runner.py PACKAGES`, in the working directory of the program, with `-I -S -B -u -X utf8`.
+`runner.py PACKAGES --zygote LIBRARY MODULE...` imports the modules and forks workers, as the launcher
+orders on descriptor 3. Up to the fork nothing is of any program; after it the worker is confined.
 `-u` because what a program printed before it was killed counts: two system calls a print, measured
 at 3 us each line instead of 1.5 us with line buffering, which loses the last unfinished line.
 """
@@ -175,8 +179,9 @@ def runner():
 
     def read_request():
         length = int.from_bytes(read_exactly(4), "little")
-        text = read_exactly(length).decode("utf-8")
+        return parse(read_exactly(length).decode("utf-8"))
 
+    def parse(text):
         class Context:
             strict = True
             object_hook = object_pairs_hook = parse_constant = None
@@ -559,6 +564,7 @@ def runner():
         # Behind the standard library: what the program writes shadows nothing of it.
         sys.path += sys.argv[1:2]
         sys.path.append(workspace)
+        del sys.orig_argv[len(sys.orig_argv) - len(sys.argv) + 2 :]
         sys.argv[:] = ["main.py"]
         module = type(sys)("main")
         module.__dict__.update(__file__=program_file, __loader__=Loader(), __builtins__=builtins)
@@ -566,10 +572,68 @@ def runner():
         sys.modules["main"] = sys.modules["__main__"] = module
         return module.__dict__
 
+    # --- the zygote ----------------------------------------------------------------------------
+
+    def rehearse():
+        """Goes the way of a request, so that a worker finds its code specialised and its pages there."""
+        stage = type(sys)("main").__dict__
+        stage.update(namespace)
+        source = "import sys\ndef main(a, b=2):\n    return {'list': [a, b, 1.5, None], 'text': 'x'}\n"
+        value, _ = attempt(run_program, source, stage, {"a": 1})
+        attempt(encode, value, 1 << 20, 100)
+        attempt(write_source, source.encode("utf-8"))
+        attempt(unlink, program_file)
+        attempt(parse, '{"nonce":"0","code":"","arguments":{"a":1},"max_value_bytes":1,"max_depth":1}')
+        attempt(flush_everything)
+
+    def become_zygote(library, modules):
+        """Imports ahead and serves the launcher's orders; returns in a worker."""
+        import _ctypes
+
+        for name in modules:
+            import_module(name)
+
+        class Result(_ctypes._SimpleCData):
+            _type_ = "i"
+
+        class Function(_ctypes.CFuncPtr):
+            _flags_ = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_PYTHONAPI
+            _restype_ = Result
+
+        serve = Function(_ctypes.dlsym(_ctypes.dlopen(library, 2), "ampoule_inside_python"))
+        # A thread that an import has started may be about to end.
+        for _ in range(1000):
+            if posix.stat("/proc/self/task").st_nlink <= 3:
+                break
+            import_module("time").sleep(0.001)
+        for _ in range(8):
+            rehearse()
+        gc.collect()
+        gc.freeze()
+        if serve() != 0:
+            leave(0)
+        reseed()
+        rehearse()
+
+    def reseed():
+        """Gives a worker random numbers of its own; Python's own module sees to itself."""
+        numpy_random = sys.modules.get("numpy.random")
+        if numpy_random is not None:
+            numpy_random.seed()
+
+    arguments = sys.argv[2:]
+    namespace = make_module()
+    own_stdout, own_stderr = sys.stdout, sys.stderr
+    if arguments[:1] == ["--zygote"]:
+        try:
+            become_zygote(arguments[1], arguments[2:])
+        except BaseException as error:
+            # Nobody's program is near: the launcher is told.
+            posix.write(3, ("E" + type(error).__name__ + ": " + str(error)).encode()[:200])
+            leave(1)
+
     posix.set_inheritable(3, False)
     result_pipe = file_identity(3)
-    own_stdout, own_stderr = sys.stdout, sys.stderr
-    namespace = make_module()
     sent = False
 
     write_all(3, b"\x01")

@@ -13,7 +13,7 @@ use ampoule_core::{Language, Layer, Provider, SelfTest};
 use ampoule_jail::Keeper;
 use ampoule_providers::{
     memory::Memory,
-    native::{Native, NativeConfig, NativeRuntime, NetworkConfig, Probes},
+    native::{Native, NativeConfig, NativeRuntime, NetworkConfig, Probes, Warm},
     runtimes::Catalogue,
 };
 use tracing::warn;
@@ -81,6 +81,7 @@ impl Prepared {
             allow_missing: config.allow_missing.clone(),
             network: NetworkConfig { allow: config.network_allow.clone() },
             probes: needs.probes.then(Probes::default),
+            warm: Warm { zygotes: needs.probes, cells: 2, disk: config.limits.disk },
         };
         let keeper = Native::spawn(&config)?;
         if needs.gives_up_rights {
@@ -118,6 +119,7 @@ pub(crate) fn for_probes(config: &Config, without: Vec<Layer>) -> NativeConfig {
         allow_missing: Layer::WAIVABLE.to_vec(),
         network: NetworkConfig::default(),
         probes: Some(Probes { without }),
+        warm: Warm::default(),
     }
 }
 

@@ -50,6 +50,9 @@ pub struct RuntimeManifest {
     /// recorded and never decides a verdict.
     #[serde(default)]
     pub probes: Vec<String>,
+    /// How its interpreter is kept warm, if it can be forked.
+    #[serde(default)]
+    pub zygote: Option<ZygoteManifest>,
     /// The least memory that it starts with, in bytes, as `32m`.
     pub minimum_memory: String,
     /// The packages that programs find.
@@ -57,6 +60,15 @@ pub struct RuntimeManifest {
     pub packages: Option<Packages>,
     /// The programs by which the runtime is checked.
     pub example: Example,
+}
+
+/// How an interpreter is kept warm, for workers to be forked from.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ZygoteManifest {
+    /// The command line of the warm interpreter, as `command`; `{library}` stands for the code that
+    /// is loaded into it. What it imports ahead follows.
+    pub command: Vec<String>,
 }
 
 /// How a runner takes its request and gives its result.
@@ -125,7 +137,8 @@ pub enum ManifestError {
 }
 
 /// What stands for something in braces in a command.
-const PLACEHOLDERS: [&str; 4] = ["{interpreter}", "{runner}", "{packages}", "{heap_mb}"];
+const PLACEHOLDERS: [&str; 5] =
+    ["{interpreter}", "{runner}", "{packages}", "{heap_mb}", "{library}"];
 
 impl RuntimeManifest {
     /// The least memory that it starts with, in bytes.
@@ -227,7 +240,13 @@ impl RuntimeManifest {
             );
         }
         for part in &self.command {
-            check_text("command", part, &PLACEHOLDERS)?;
+            check_text("command", part, &PLACEHOLDERS[..4])?;
+        }
+        for part in self.zygote.iter().flat_map(|zygote| &zygote.command) {
+            check_text("zygote.command", part, &PLACEHOLDERS)?;
+        }
+        if self.zygote.as_ref().is_some_and(|zygote| zygote.command.is_empty()) {
+            return refuse("zygote.command", "it is empty; hint: as `command`, with `{library}`");
         }
         for (name, value) in &self.environment {
             if !is_variable(name) {

@@ -4,7 +4,7 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use ampoule_core::Layer;
 use ampoule_providers::{
-    native::{Native, NativeConfig, NativeRuntime, NetworkConfig},
+    native::{Native, NativeConfig, NativeRuntime, NetworkConfig, Warm},
     runtimes::{Catalogue, default_data_dir},
 };
 use ampoule_testkit::conformance::{self, Oracle, Subject};
@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         allow_missing: vec![Layer::Cgroup],
         network: NetworkConfig::default(),
         probes: None,
+        warm: Warm { zygotes: true, cells: 2, disk: 100 << 20 },
     };
     let keeper = Native::spawn(&config).unwrap();
     let runtime = Runtime::new().unwrap();

@@ -70,10 +70,10 @@ impl Meters {
         swaps == 0 || self.bases.iter().any(|(_, base)| knob(base))
     }
 
-    /// Makes the group of a run and sets its limits.
-    pub(crate) fn create(&self, name: String, limits: &CellLimits) -> Jail<Group> {
+    /// Makes the group of a run, still without limits.
+    pub(crate) fn create(&self, name: String) -> Jail<Group> {
         let mut group = Group { name, parts: Vec::new(), cpu_at_lease: 0 };
-        let made = self.make(&mut group).and_then(|()| self.limit(&group, limits));
+        let made = self.make(&mut group);
         if made.is_err() {
             // No process is in it, so that nothing keeps it.
             let _ = self.remove(&group);
@@ -99,7 +99,8 @@ impl Meters {
         Ok(())
     }
 
-    fn limit(&self, group: &Group, limits: &CellLimits) -> Jail<()> {
+    /// Sets the limits of a run, before there is a program in it.
+    pub(crate) fn limit(&self, group: &Group, limits: &CellLimits) -> Jail<()> {
         let quota = u64::from(limits.millicpus) * PERIOD_US / 1000;
         // One more than the program's: the cell's first process.
         let processes = limits.processes.saturating_add(1);
@@ -141,7 +142,12 @@ impl Meters {
 impl Group {
     /// The descriptor for CLONE_INTO_CGROUP.
     pub(crate) fn clone_into(&self) -> Option<i32> {
-        self.parts.iter().find(|(_, _, tasks)| tasks.is_none()).map(|(_, fd, _)| fd.as_raw_fd())
+        self.directory_to_be_born_in().map(|fd| fd.as_raw_fd())
+    }
+
+    /// The same, to hand on.
+    pub(crate) fn directory_to_be_born_in(&self) -> Option<BorrowedFd<'_>> {
+        self.parts.iter().find(|(_, _, tasks)| tasks.is_none()).map(|(_, fd, _)| fd.as_fd())
     }
 
     /// The files into which a process of v1 writes `0` to join.

@@ -48,6 +48,9 @@ pub(crate) struct Plan<'a> {
     pub(crate) filter: &'a [Instruction],
     /// The socket that the listener is sent over; closed at the end.
     pub(crate) setup_socket: i32,
+    /// Whether the process must be made readable to itself again, which a change of ids ends and an
+    /// exec would restore: without it the program's own `/proc/self` is root's.
+    pub(crate) dumpable: bool,
     /// What is left alone.
     pub(crate) spared: Spared,
 }
@@ -65,6 +68,7 @@ pub(crate) struct Spared {
 /// The byte that goes with the listener: everything was read back and holds.
 pub(crate) const CONFINED: u8 = b'C';
 
+const PR_SET_DUMPABLE: i32 = 4;
 const PR_SET_NO_NEW_PRIVS: i32 = 38;
 const PR_GET_NO_NEW_PRIVS: i32 = 39;
 const PR_CAPBSET_READ: i32 = 23;
@@ -102,6 +106,9 @@ pub(crate) fn confine(plan: &Plan<'_>) -> Sys<()> {
     }
     sys::set_gid(plan.id)?;
     sys::set_uid(plan.id)?;
+    if plan.dumpable {
+        sys::prctl(PR_SET_DUMPABLE, 1, 0)?;
+    }
     // 4. Linux capabilities to zero, in every set.
     match spared {
         Spared { linux_caps: true, .. } => sys::hand_linux_caps_on()?,

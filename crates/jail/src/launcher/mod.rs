@@ -5,6 +5,7 @@ mod artifacts;
 mod assembly;
 mod cell;
 mod lures;
+mod nest;
 mod network;
 mod root;
 mod rules;
@@ -12,6 +13,7 @@ mod slot;
 mod watch;
 mod without;
 mod worker;
+mod zygote;
 
 use std::{
     collections::VecDeque,
@@ -30,6 +32,7 @@ use rustix::{
     thread::set_name,
 };
 
+use nest::Nests;
 use root::Image;
 use rules::Rules;
 use slot::{Lease, Process, Slot, State};
@@ -37,6 +40,7 @@ use without::Without;
 
 use crate::{
     cgroup::Meters,
+    config::Warm,
     error::{Jail, JailError, Step},
     handover::{CONFIG_FD, FIRST_GROUP_FD, LINE_FD, SOCKET_FD, Start, read_json, report_failure},
     hurdles::{Machine, recognise},
@@ -81,6 +85,9 @@ struct Launcher {
     watch_after: Instant,
     /// What is left out of every cell: nothing, but for a test.
     without: Without,
+    /// What is kept ready.
+    warm: Warm,
+    nests: Nests,
 }
 
 /// Runs as the launcher on the descriptors that the keeper has laid out.
@@ -182,6 +189,14 @@ impl Launcher {
             filter: filter.instructions().to_vec(),
         };
         without.loosen(&mut rules);
+        let mut warm = start.config.warm;
+        // Of a warm interpreter's own files a worker keeps what Landlock alone denies it; a zygote
+        // looks at itself in `/proc`; and what a test leaves out, only an exec leaves out.
+        warm.zygotes &= landlock_abi > 0 && root.proc && without.is_empty();
+        let terms = match warm.zygotes {
+            true => zygote::terms(&rules, start.first_id.is_none())?,
+            false => Vec::new(),
+        };
         Ok(move |socket| {
             let mut launcher = Self {
                 socket,
@@ -199,8 +214,11 @@ impl Launcher {
                 runs: 0,
                 watch_after: Instant::now(),
                 without,
+                warm,
+                nests: Nests::new(terms),
             };
             launcher.tell(&ready, Vec::new());
+            launcher.hatch();
             launcher
         })
     }
@@ -237,6 +255,9 @@ impl Launcher {
                     self.hear_keeper();
                     continue;
                 }
+                if self.hear_zygote(token) {
+                    continue;
+                }
                 let index = usize::try_from(token >> 2).unwrap_or(usize::MAX);
                 match token & 3 {
                     SETUP => self.hear_setup(index),
@@ -244,6 +265,7 @@ impl Launcher {
                 }
             }
             self.look_at_clocks();
+            self.restock();
         }
     }
 
@@ -261,12 +283,14 @@ impl Launcher {
                 _ => slot.next_look(now),
             })
             .chain(self.next_watch(now))
+            .chain(self.next_look_at_zygotes(now))
             .min()
     }
 
     fn look_at_clocks(&mut self) {
         self.watch_runs();
         let now = Instant::now();
+        self.look_at_zygotes(now);
         for index in 0..self.slots.len() {
             let Some(slot) = &mut self.slots[index] else { continue };
             match slot.state {
@@ -329,8 +353,8 @@ impl Launcher {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Prepare { ticket, template, limits, network } => {
-                if let Err(error) = self.prepare(ticket, template, limits, network) {
+            Command::Prepare { ticket, template, origin, limits, network } => {
+                if let Err(error) = self.prepare(ticket, template, origin, limits, network) {
                     let full = self.slots.iter().all(Option::is_some);
                     let text = error.to_string();
                     self.tell(&Report::Failed { ticket, full, text }, Vec::new());
@@ -344,7 +368,6 @@ impl Launcher {
                 slot.lease(Lease { deadline, cpu });
             }
             Command::Kill { slot, reason } => self.stop(slot as usize, reason),
-            Command::Collect { slot } => self.collect(slot),
             Command::Release { slot: number } => {
                 let index = number as usize;
                 let Some(slot) = self.slot_mut(number) else {
@@ -369,11 +392,11 @@ impl Launcher {
     fn fail(&mut self, index: usize, text: &str) {
         let Some(slot) = self.slots[index].as_mut() else { return };
         let told_before = matches!(slot.state, State::Prepared | State::Leased) || slot.abandoned;
-        let ticket = slot.ticket;
+        let ticket = slot.ticket.filter(|_| !told_before);
         slot.abandoned = true;
         slot.kill();
         let alive = slot.is_alive();
-        if !told_before {
+        if let Some(ticket) = ticket {
             self.tell(&Report::Failed { ticket, full: false, text: text.to_owned() }, Vec::new());
         }
         if !alive {
@@ -435,21 +458,21 @@ impl Launcher {
             self.release(index);
             return;
         }
+        let number = u32::try_from(index).unwrap_or(u32::MAX);
         let report = Report::Ended {
-            slot: u32::try_from(index).unwrap_or(u32::MAX),
+            slot: number,
             status: slot.status,
             stopped: slot.stopped,
             counters: slot.count(),
         };
         self.tell(&report, Vec::new());
+        self.collect(number);
     }
 
     /// Tells the manager of every file in `artifacts/` of an ended run.
     fn collect(&mut self, number: u32) {
         let (entries, more) = match self.slot_mut(number) {
-            Some(Slot { state: State::Ended, handles: Some(handles), .. }) => {
-                artifacts::collect(&handles.workspace)
-            }
+            Some(Slot { handles: Some(handles), .. }) => artifacts::collect(&handles.workspace),
             _ => (Vec::new(), 0),
         };
         for entry in entries {

@@ -1,12 +1,13 @@
 //! One slot: the place that a sandbox takes from its first process to the removal of its group.
 //!
 //! ```text
-//!            Prepare              cell ready           listener in
-//!   (free) ----------> Building -----------> Confining -----------> Prepared
-//!                         |   \--> Connecting --^|                   |    |
-//!                         | error, Release       |            Release|    | Lease
-//!                         v                      v                   |    v
-//!                       Ending <-----------------+-------------------+- Leased
+//!            Prepare              cell ready, exec       listener in
+//!   (free) ----------> Building ---------------> Confining -----------> Prepared
+//!     |                  ^ |  \--> Connecting ----^  ^  |                 |    |
+//!     | stock            | |  \--> Waiting -> Forking-/ |                 |    |
+//!     v          Prepare | | (zygote)       \-> exec    |          Release|    | Lease
+//!   Building --> Spare --/ | error, Release             v                 |    v
+//!                          \-----------------------> Ending <------------+- Leased
 //!                         |   ^   worker's end, Kill, deadline              |
 //!                         |   +---------------------------------------------+
 //!                         | worker and first process reaped
@@ -30,7 +31,7 @@ use rustix::{
 use super::{network::Helper, watch::Watched};
 use crate::{
     cgroup::Group,
-    protocol::{CellLimits, Counters, WaitStatus},
+    protocol::{CellLimits, Counters, Origin, WaitStatus},
 };
 
 /// Where a slot is in its life.
@@ -38,8 +39,14 @@ use crate::{
 pub(super) enum State {
     /// The first process puts the cell together.
     Building,
+    /// A finished cell that nobody has asked for yet.
+    Spare,
     /// The network helper is on its way.
     Connecting,
+    /// The zygote is still starting.
+    Waiting,
+    /// The zygote has been asked for a worker.
+    Forking,
     /// The worker joins and confines itself.
     Confining,
     /// The interpreter has its descriptors and may run up to its first read.
@@ -94,13 +101,28 @@ pub(super) struct Handles {
     pub(super) snmp6: OwnedFd,
 }
 
+/// An order to a zygote that is not answered yet: whatever it forks is ours to reap.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Forking {
+    /// The zygote's place.
+    pub(super) zygote: usize,
+    pub(super) since: Instant,
+}
+
 /// A slot in use.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) state: State,
-    /// The manager's name for the request that this was built for.
-    pub(super) ticket: u32,
+    /// The manager's name for the request that this was built for; none of a spare cell.
+    pub(super) ticket: Option<u32>,
     pub(super) template: usize,
+    pub(super) origin: Origin,
+    /// The order to a zygote that is not answered yet.
+    pub(super) forking: Option<Forking>,
+    /// The listener of a worker that its zygote has not told of yet.
+    pub(super) early_listener: Option<OwnedFd>,
+    /// Why such a worker failed.
+    pub(super) early_failure: Option<String>,
     pub(super) limits: CellLimits,
     pub(super) network: NetworkPolicy,
     /// The way out, while there is one or should be.
@@ -127,16 +149,15 @@ pub(super) struct Slot {
 
 impl Slot {
     /// A slot whose first process has just been cloned.
-    pub(super) fn new(
-        ticket: u32,
-        template: usize,
-        limits: CellLimits,
-        network: NetworkPolicy,
-    ) -> Self {
+    pub(super) fn new(template: usize, limits: CellLimits, network: NetworkPolicy) -> Self {
         Self {
             state: State::Building,
-            ticket,
+            ticket: None,
             template,
+            origin: Origin::Exec,
+            forking: None,
+            early_listener: None,
+            early_failure: None,
             limits,
             network,
             helper: None,
@@ -158,12 +179,22 @@ impl Slot {
 
     /// Whether a process of the slot may still run.
     pub(super) fn is_alive(&self) -> bool {
-        self.cell.is_some() || self.worker.is_some() || self.helper.is_some()
+        self.cell.is_some()
+            || self.worker.is_some()
+            || self.helper.is_some()
+            || self.forking.is_some()
     }
 
     /// Whether it is still being built.
     pub(super) fn is_unfinished(&self) -> bool {
-        matches!(self.state, State::Building | State::Connecting | State::Confining)
+        matches!(
+            self.state,
+            State::Building
+                | State::Connecting
+                | State::Waiting
+                | State::Forking
+                | State::Confining
+        )
     }
 
     /// Kills everything in the cell: by its control group where the kernel can, which needs nobody

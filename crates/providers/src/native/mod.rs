@@ -4,7 +4,7 @@
 //! ```text
 //! Native --(watch)--> Link ---> launcher        one Link per launcher; a dead one is replaced
 //!   create            |  Prepare / Prepared + descriptors, then the runner's ready byte
-//!   NativeSandbox     |  Lease, Kill, Collect, Release
+//!   NativeSandbox     |  Lease, Kill, Release
 //!     execute         +- pipes and the listener go straight to the sandbox, not over the Link
 //! ```
 //!
@@ -30,11 +30,11 @@ use ampoule_core::{
     IsolationReport, Language, Layer, Meters, NetworkPolicy, Provider, ProviderInfo, Result,
     Sandbox, SandboxSpec, ValueChannel,
 };
-use ampoule_jail::{CellLimits, Conditions, Keeper};
+use ampoule_jail::{CellLimits, Conditions, Keeper, Origin};
 use async_trait::async_trait;
 use tokio::{sync::watch, task::JoinHandle};
 
-pub use ampoule_jail::{AddressRange, BadRange, Opening};
+pub use ampoule_jail::{AddressRange, BadRange, Opening, Warm};
 use channels::RuntimeTraits;
 pub use config::{NativeConfig, NativeRuntime, NetworkConfig, Probes};
 use link::{Link, LinkState};
@@ -49,6 +49,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 struct TemplateInfo {
     index: u32,
     traits: RuntimeTraits,
+    /// Whether its interpreter can be forked from a warm one.
+    forks: bool,
 }
 
 /// The native provider.
@@ -88,7 +90,8 @@ impl Native {
                         heap_aborts: manifest.heap_aborts,
                         probes: manifest.probes.clone(),
                     };
-                    let info = TemplateInfo { index, traits };
+                    let forks = manifest.zygote.is_some();
+                    let info = TemplateInfo { index, traits, forks };
                     (runtime.folder.language().clone(), info)
                 })
                 .collect(),
@@ -118,7 +121,11 @@ impl Native {
             millicpus: spec.limits.millicpus,
         };
         let link = self.link().await?;
-        let prepared = link.prepare(template.index, limits, spec.network).await?;
+        let origin = match template.forks {
+            true => Origin::Zygote { zygote: 0, group: 0 },
+            false => Origin::Exec,
+        };
+        let prepared = link.prepare(template.index, origin, limits, spec.network).await?;
         let mut isolation = isolation_report(&link, spec.network);
         self.proofs.leave_out(&mut isolation);
         NativeSandbox::start(prepared, spec, isolation, template.traits, PATIENCE).await

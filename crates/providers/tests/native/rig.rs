@@ -7,7 +7,7 @@ use ampoule_core::{
     Layer, Limits, NetworkPolicy, Provider as _, ProviderExt as _,
 };
 use ampoule_providers::{
-    native::{Native, NativeConfig, NativeRuntime, NetworkConfig, Probes},
+    native::{Native, NativeConfig, NativeRuntime, NetworkConfig, Probes, Warm},
     runtimes::{Catalogue, default_data_dir},
 };
 use ampoule_testkit::Failure;
@@ -58,6 +58,7 @@ impl Rig {
             allow_missing: vec![Layer::Cgroup],
             network: NetworkConfig::default(),
             probes,
+            warm: Warm { zygotes: true, cells: 1, disk: 100 << 20 },
         };
         let keeper = Native::spawn(&config).unwrap();
         let runtime = Runtime::new().unwrap();

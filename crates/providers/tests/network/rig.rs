@@ -7,7 +7,7 @@ use ampoule_core::{
     Layer, Limits, NetworkPolicy, Outcome, Provider as _, ProviderExt as _,
 };
 use ampoule_providers::{
-    native::{Native, NativeConfig, NativeRuntime, NetworkConfig, Opening},
+    native::{Native, NativeConfig, NativeRuntime, NetworkConfig, Opening, Warm},
     runtimes::{Catalogue, default_data_dir},
 };
 use ampoule_testkit::Failure;
@@ -29,6 +29,7 @@ pub(crate) struct Rig {
 fn config(allow: &[&str]) -> NativeConfig {
     NativeConfig {
         probes: None,
+        warm: Warm::default(),
         runtimes: Catalogue::builtin()
             .iter()
             .map(|folder| NativeRuntime::find(folder, &default_data_dir()).unwrap())
