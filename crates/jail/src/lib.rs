@@ -43,6 +43,7 @@ mod launcher;
 mod leaks;
 mod network;
 #[path = "inside/order.rs"]
+#[expect(dead_code, reason = "the zygote uses the rest of it")]
 mod order;
 mod probe;
 mod protocol;

@@ -31,8 +31,22 @@ pub(crate) struct Group {
     name: String,
     /// Controllers, directory, and the file through which a process joins.
     parts: Vec<(Vec<String>, OwnedFd, Option<OwnedFd>)>,
+    /// Its counters, open: reading them once more is all that an answer waits for.
+    counters: Vec<(&'static str, OwnedFd)>,
     cpu_at_lease: u64,
 }
+
+/// What is counted, as v1 and as v2 names it.
+const COUNTERS: [&[&str]; 2] = [
+    &[
+        "memory.oom_control",
+        "memory.max_usage_in_bytes",
+        "cpuacct.usage",
+        "pids.events",
+        "pids.peak",
+    ],
+    &["memory.events", "memory.peak", "cpu.stat", "pids.events.local", "pids.events", "pids.peak"],
+];
 
 impl Meters {
     /// Takes the descriptors from `first` on, as `layout` says.
@@ -72,7 +86,7 @@ impl Meters {
 
     /// Makes the group of a run, still without limits.
     pub(crate) fn create(&self, name: String) -> Jail<Group> {
-        let mut group = Group { name, parts: Vec::new(), cpu_at_lease: 0 };
+        let mut group = Group { name, parts: Vec::new(), counters: Vec::new(), cpu_at_lease: 0 };
         let made = self.make(&mut group);
         if made.is_err() {
             // No process is in it, so that nothing keeps it.
@@ -166,6 +180,12 @@ impl Group {
 
     /// From here on CPU time counts as the program's.
     pub(crate) fn lease(&mut self) {
+        let version = usize::from(self.clone_into().is_some());
+        for file in COUNTERS[version] {
+            if let Some(fd) = self.open(file) {
+                self.counters.push((file, fd));
+            }
+        }
         self.cpu_at_lease = self.cpu_total().unwrap_or(0);
     }
 
@@ -206,6 +226,18 @@ impl Group {
     }
 
     fn text(&self, file: &str) -> Option<String> {
+        let mut buffer = [0; 2048];
+        let length = match self.counters.iter().find(|(name, _)| *name == file) {
+            Some((_, fd)) => rustix::io::pread(fd, &mut buffer, 0).ok()?,
+            None if self.counters.is_empty() => {
+                rustix::io::read(self.open(file)?, &mut buffer).ok()?
+            }
+            None => return None,
+        };
+        std::str::from_utf8(&buffer[..length]).ok().map(str::to_owned)
+    }
+
+    fn open(&self, file: &str) -> Option<OwnedFd> {
         let controller = file.split('.').next()?;
         let (_, directory, _) = self
             .parts
@@ -214,10 +246,7 @@ impl Group {
             .find(|(controllers, _, tasks)| {
                 tasks.is_none() || controllers.iter().any(|name| name == controller)
             })?;
-        let fd = open_at(directory, file, OFlags::RDONLY).ok()?;
-        let mut buffer = [0; 2048];
-        let length = rustix::io::read(fd, &mut buffer).ok()?;
-        std::str::from_utf8(&buffer[..length]).ok().map(str::to_owned)
+        open_at(directory, file, OFlags::RDONLY).ok()
     }
 }
 

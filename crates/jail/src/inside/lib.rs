@@ -9,6 +9,7 @@
 #[expect(dead_code, reason = "the launcher uses the rest of it")]
 mod allowed;
 mod confine;
+mod fork_calls;
 mod order;
 mod python;
 #[expect(dead_code, reason = "the launcher uses the rest of it")]

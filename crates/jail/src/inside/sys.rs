@@ -19,71 +19,53 @@ pub(crate) struct Fault {
 pub(crate) type Sys<T> = Result<T, Fault>;
 
 #[cfg(target_arch = "x86_64")]
-mod number {
+pub(crate) mod number {
     pub(super) const WRITE: usize = 1;
     pub(super) const CLOSE: usize = 3;
     pub(super) const RT_SIGACTION: usize = 13;
     pub(super) const RT_SIGPROCMASK: usize = 14;
     pub(super) const IOCTL: usize = 16;
-    pub(super) const GETPID: usize = 39;
     pub(super) const SENDMSG: usize = 46;
-    pub(super) const RECVMSG: usize = 47;
     pub(super) const EXECVE: usize = 59;
-    pub(super) const FCNTL: usize = 72;
-    pub(super) const CHDIR: usize = 80;
-    pub(super) const UMASK: usize = 95;
-    pub(super) const SETSID: usize = 112;
     pub(super) const SETGROUPS: usize = 116;
     pub(super) const SETRESUID: usize = 117;
     pub(super) const GETRESUID: usize = 118;
     pub(super) const SETRESGID: usize = 119;
     pub(super) const CAPGET: usize = 125;
     pub(super) const CAPSET: usize = 126;
-    pub(super) const PRCTL: usize = 157;
+    pub(crate) const PRCTL: usize = 157;
     pub(super) const EXIT_GROUP: usize = 231;
     pub(super) const OPENAT: usize = 257;
-    pub(super) const SET_ROBUST_LIST: usize = 273;
-    pub(super) const GET_ROBUST_LIST: usize = 274;
     pub(super) const DUP3: usize = 292;
     pub(super) const PRLIMIT64: usize = 302;
     pub(super) const SETNS: usize = 308;
     pub(super) const KCMP: usize = 312;
     pub(super) const SECCOMP: usize = 317;
-    pub(super) const STATX: usize = 332;
 }
 
 #[cfg(target_arch = "aarch64")]
-mod number {
+pub(crate) mod number {
     pub(super) const WRITE: usize = 64;
     pub(super) const CLOSE: usize = 57;
     pub(super) const RT_SIGACTION: usize = 134;
     pub(super) const RT_SIGPROCMASK: usize = 135;
     pub(super) const IOCTL: usize = 29;
-    pub(super) const GETPID: usize = 172;
     pub(super) const SENDMSG: usize = 211;
-    pub(super) const RECVMSG: usize = 212;
     pub(super) const EXECVE: usize = 221;
-    pub(super) const FCNTL: usize = 25;
-    pub(super) const CHDIR: usize = 49;
-    pub(super) const UMASK: usize = 166;
-    pub(super) const SETSID: usize = 157;
     pub(super) const SETGROUPS: usize = 159;
     pub(super) const SETRESUID: usize = 147;
     pub(super) const GETRESUID: usize = 148;
     pub(super) const SETRESGID: usize = 149;
     pub(super) const CAPGET: usize = 90;
     pub(super) const CAPSET: usize = 91;
-    pub(super) const PRCTL: usize = 167;
+    pub(crate) const PRCTL: usize = 167;
     pub(super) const EXIT_GROUP: usize = 94;
     pub(super) const OPENAT: usize = 56;
-    pub(super) const SET_ROBUST_LIST: usize = 99;
-    pub(super) const GET_ROBUST_LIST: usize = 100;
     pub(super) const DUP3: usize = 24;
     pub(super) const PRLIMIT64: usize = 261;
     pub(super) const SETNS: usize = 268;
     pub(super) const KCMP: usize = 272;
     pub(super) const SECCOMP: usize = 277;
-    pub(super) const STATX: usize = 291;
 }
 
 // These numbers are the same on every architecture.
@@ -100,7 +82,7 @@ const LANDLOCK_RESTRICT_SELF: usize = 446;
 /// The arguments must be what the kernel expects of call `nr`: every pointer among them valid for
 /// the access that the call makes, for as long as the call lasts.
 #[cfg(target_arch = "x86_64")]
-unsafe fn syscall(nr: usize, a: [usize; 6]) -> isize {
+pub(crate) unsafe fn syscall(nr: usize, a: [usize; 6]) -> isize {
     let result: isize;
     // SAFETY: the `syscall` instruction clobbers rcx and r11 only, which are declared; memory is
     // read and written as the caller has vouched for.
@@ -122,7 +104,7 @@ unsafe fn syscall(nr: usize, a: [usize; 6]) -> isize {
 /// # Safety
 /// As there.
 #[cfg(target_arch = "aarch64")]
-unsafe fn syscall(nr: usize, a: [usize; 6]) -> isize {
+pub(crate) unsafe fn syscall(nr: usize, a: [usize; 6]) -> isize {
     let result: isize;
     // SAFETY: `svc 0` changes x0 only; memory is read and written as the caller has vouched for.
     unsafe {
@@ -137,7 +119,8 @@ unsafe fn syscall(nr: usize, a: [usize; 6]) -> isize {
     result
 }
 
-fn check(call: &'static str, result: isize) -> Sys<usize> {
+/// What a call returned, or its error.
+pub(crate) fn check(call: &'static str, result: isize) -> Sys<usize> {
     if (-4095..0).contains(&result) {
         #[expect(clippy::cast_possible_truncation, reason = "an errno is below 4096")]
         return Err(Fault { call, errno: -result as i32 });
@@ -145,22 +128,24 @@ fn check(call: &'static str, result: isize) -> Sys<usize> {
     Ok(result.cast_unsigned())
 }
 
-fn fd(raw: i32) -> usize {
+/// A descriptor as an argument.
+pub(crate) fn fd(raw: i32) -> usize {
     // The kernel reads descriptors as `int`; sign extension keeps AT_FDCWD what it is.
     (raw as isize).cast_unsigned()
 }
 
+/// A number of the kernel's as an int.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
     reason = "the kernel returns an int here"
 )]
-fn as_int(value: usize) -> i32 {
+pub(crate) fn as_int(value: usize) -> i32 {
     value as i32
 }
 
 /// A NUL-terminated string for the kernel.
-fn path(text: &core::ffi::CStr) -> usize {
+pub(crate) fn path(text: &core::ffi::CStr) -> usize {
     text.as_ptr() as usize
 }
 
@@ -472,36 +457,12 @@ pub(crate) unsafe fn clone3(flags: u64, into_cgroup: Option<i32>) -> Sys<Option<
     unsafe { clone_by(&arguments, &raw const pidfd) }
 }
 
-/// Forks a sibling: a child of our parent, with the C library's record of its id kept right.
+/// `clone3(2)` by its whole arguments: `None` in the child.
 ///
-/// # Safety
-/// As for [`clone3`]; `tid` must be where the C library keeps the calling thread's id
-/// ([`tid_address`]).
-pub(crate) unsafe fn clone_sibling(tid: usize, into_cgroup: Option<i32>) -> Sys<Option<Child>> {
-    const CLONE_PIDFD: u64 = 0x1000;
-    const CLONE_PARENT: u64 = 0x8000;
-    const CLONE_CHILD_CLEARTID: u64 = 0x20_0000;
-    const CLONE_CHILD_SETTID: u64 = 0x100_0000;
-    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-    let mut pidfd: i32 = -1;
-    let mut arguments = CloneArguments {
-        flags: CLONE_PIDFD | CLONE_PARENT | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID,
-        pidfd: &raw mut pidfd as u64,
-        child_tid: tid as u64,
-        ..CloneArguments::default()
-    };
-    if let Some(cgroup) = into_cgroup {
-        arguments.flags |= CLONE_INTO_CGROUP;
-        arguments.cgroup = fd(cgroup) as u64;
-    }
-    // SAFETY: as above; the caller vouches for `tid`.
-    unsafe { clone_by(&arguments, &raw const pidfd) }
-}
-
 /// # Safety
 /// `arguments.pidfd` must point to `pidfd`, a live int; no flag may share memory with the child; the
 /// calling process must be single-threaded.
-unsafe fn clone_by(arguments: &CloneArguments, pidfd: *const i32) -> Sys<Option<Child>> {
+pub(crate) unsafe fn clone_by(arguments: &CloneArguments, pidfd: *const i32) -> Sys<Option<Child>> {
     // SAFETY: `arguments` is a whole clone_args, alive during the call. Without CLONE_VM the child
     // has its own copy of this stack, so both returns are sound; the caller vouches for the rest.
     let pid = check("clone3", unsafe {
@@ -510,88 +471,6 @@ unsafe fn clone_by(arguments: &CloneArguments, pidfd: *const i32) -> Sys<Option<
     // SAFETY: the kernel wrote there behind the compiler's back; a volatile read sees it.
     let pidfd = unsafe { core::ptr::read_volatile(pidfd) };
     Ok((pid != 0).then_some(Child { pid: as_int(pid), pidfd }))
-}
-
-/// Where the C library keeps the calling thread's id, which the kernel clears at the thread's end.
-pub(crate) fn tid_address() -> Sys<usize> {
-    const PR_GET_TID_ADDRESS: usize = 40;
-    let mut address = 0_usize;
-    // SAFETY: the kernel writes one pointer, which `address` is a place for.
-    check("prctl", unsafe {
-        syscall(number::PRCTL, [PR_GET_TID_ADDRESS, &raw mut address as usize, 0, 0, 0, 0])
-    })?;
-    // SAFETY: the kernel wrote there behind the compiler's back; a volatile read sees it.
-    let address = unsafe { core::ptr::read_volatile(&raw const address) };
-    if address == 0 { Err(Fault { call: "find the thread's id", errno: 38 }) } else { Ok(address) }
-}
-
-/// The calling thread's list of robust locks: where, and the size of its head.
-pub(crate) fn robust_list() -> Sys<[usize; 2]> {
-    let mut found = [0_usize; 2];
-    let base = found.as_mut_ptr() as usize;
-    // SAFETY: the kernel writes one pointer and one size; both places lie in `found`.
-    check("get_robust_list", unsafe {
-        syscall(number::GET_ROBUST_LIST, [0, base, base + size_of::<usize>(), 0, 0, 0])
-    })?;
-    Ok(found)
-}
-
-/// Says the same of the calling thread, which a clone forgets.
-pub(crate) fn set_robust_list(list: [usize; 2]) -> Sys<()> {
-    // SAFETY: the C library registered this very list before the fork, and it is thread-local
-    // memory that lives as long as the thread; it is only read when the thread ends.
-    check("set_robust_list", unsafe {
-        syscall(number::SET_ROBUST_LIST, [list[0], list[1], 0, 0, 0, 0])
-    })
-    .map(drop)
-}
-
-/// How many threads this process has, by the links of `/proc/self/task`.
-pub(crate) fn threads() -> Sys<u32> {
-    const AT_FDCWD: i32 = -100;
-    const STATX_NLINK: usize = 4;
-    // struct statx is 256 bytes; the links are the 32 bits at byte 16.
-    let mut found = [0_u32; 64];
-    // SAFETY: the path is NUL-terminated, and the kernel writes one statx, which `found` holds.
-    check("statx", unsafe {
-        let name = path(c"/proc/self/task");
-        syscall(number::STATX, [fd(AT_FDCWD), name, 0, STATX_NLINK, found.as_mut_ptr() as usize, 0])
-    })?;
-    Ok(found[4].saturating_sub(2))
-}
-
-/// Our pid in our own pid namespace.
-pub(crate) fn pid() -> i32 {
-    // SAFETY: no pointers.
-    as_int(unsafe { syscall(number::GETPID, [0; 6]) }.cast_unsigned())
-}
-
-/// Leaves the session.
-pub(crate) fn leave_session() -> Sys<()> {
-    // SAFETY: no pointers.
-    check("setsid", unsafe { syscall(number::SETSID, [0; 6]) }).map(drop)
-}
-
-/// Sets which rights new files lack.
-pub(crate) fn set_umask(mask: u32) {
-    // SAFETY: no pointers; it cannot fail.
-    unsafe { syscall(number::UMASK, [mask as usize, 0, 0, 0, 0, 0]) };
-}
-
-/// Changes the working directory.
-pub(crate) fn change_directory(directory: &core::ffi::CStr) -> Sys<()> {
-    // SAFETY: `directory` is NUL-terminated.
-    check("chdir", unsafe { syscall(number::CHDIR, [path(directory), 0, 0, 0, 0, 0]) }).map(drop)
-}
-
-/// Copies a descriptor to the lowest free number from `least` on; an exec closes it.
-pub(crate) fn copy_above(descriptor: i32, least: i32) -> Sys<i32> {
-    const F_DUPFD_CLOEXEC: usize = 1030;
-    // SAFETY: no pointers.
-    check("fcntl", unsafe {
-        syscall(number::FCNTL, [fd(descriptor), F_DUPFD_CLOEXEC, fd(least), 0, 0, 0])
-    })
-    .map(as_int)
 }
 
 /// Adds mount attributes to a mount and everything under it.
@@ -735,68 +614,3 @@ pub(crate) fn send_descriptor(socket: i32, byte: u8, descriptor: i32) -> Sys<()>
     })
     .map(drop)
 }
-
-/// Receives one datagram into `bytes`, and its descriptors, close-on-exec; how many bytes and how
-/// many descriptors came. No bytes: the other end is gone.
-pub(crate) fn receive(
-    socket: i32,
-    bytes: &mut [u8],
-    descriptors: &mut [i32; MOST_RECEIVED],
-) -> Sys<(usize, usize)> {
-    #[repr(C)]
-    struct Control {
-        len: usize,
-        level: i32,
-        kind: i32,
-        descriptors: [i32; MOST_RECEIVED],
-    }
-    #[repr(C)]
-    struct Message {
-        name: usize,
-        name_len: u32,
-        iov: *const [usize; 2],
-        iov_len: usize,
-        control: *mut Control,
-        control_len: usize,
-        flags: i32,
-    }
-    const SCM_RIGHTS: i32 = 1;
-    const MSG_CMSG_CLOEXEC: usize = 0x4000_0000;
-    const EINTR: i32 = 4;
-    let mut control = Control { len: 0, level: 0, kind: 0, descriptors: [-1; MOST_RECEIVED] };
-    let iov = [bytes.as_mut_ptr() as usize, bytes.len()];
-    let received = loop {
-        let mut message = Message {
-            name: 0,
-            name_len: 0,
-            iov: &raw const iov,
-            iov_len: 1,
-            control: &raw mut control,
-            control_len: size_of::<Control>(),
-            flags: 0,
-        };
-        // SAFETY: `message` is a whole msghdr whose pointers lead to `iov`, which leads to `bytes`,
-        // and to `control`; the kernel writes no more than the lengths that it is given.
-        let received = check("recvmsg", unsafe {
-            syscall(
-                number::RECVMSG,
-                [fd(socket), &raw mut message as usize, MSG_CMSG_CLOEXEC, 0, 0, 0],
-            )
-        });
-        match received {
-            Err(Fault { errno: EINTR, .. }) => {}
-            received => break received?,
-        }
-    };
-    // SAFETY: the kernel wrote there behind the compiler's back; a volatile read sees it.
-    let control = unsafe { core::ptr::read_volatile(&raw const control) };
-    let count = match control.kind {
-        SCM_RIGHTS => (control.len.saturating_sub(16) / size_of::<i32>()).min(MOST_RECEIVED),
-        _ => 0,
-    };
-    *descriptors = control.descriptors;
-    Ok((received, count))
-}
-
-/// The most descriptors that one datagram brings.
-pub(crate) const MOST_RECEIVED: usize = 16;

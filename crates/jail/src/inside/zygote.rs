@@ -14,7 +14,8 @@ use super::{
         CELL, CHANNELS, CONTROL_FD, FAILED, FIXED, FORKED, MOST_INSTRUCTIONS, Order, SETUP,
         STARTED, Terms, UNFORKED,
     },
-    sys::{self, Fault, Instruction, MOST_RECEIVED, Sys},
+    fork_calls::{self, MOST_RECEIVED},
+    sys::{self, Fault, Instruction, Sys},
 };
 
 /// What an interpreter wants to be called around a fork.
@@ -64,7 +65,7 @@ pub(crate) fn serve(interpreter: &mut impl Interpreter) -> Sys<Returned> {
         filter: [Instruction { code: 0, jt: 0, jf: 0, k: 0 }; MOST_INSTRUCTIONS],
     };
     let mut descriptors = [-1; MOST_RECEIVED];
-    let (length, _) = sys::receive(CONTROL_FD, bytes_of(&mut inbox), &mut descriptors)?;
+    let (length, _) = fork_calls::receive(CONTROL_FD, bytes_of(&mut inbox), &mut descriptors)?;
     let instructions = inbox.terms.instructions as usize;
     if length != size_of::<Terms>() + instructions * size_of::<Instruction>() {
         return Err(Fault { call: "read the terms", errno: EBADMSG });
@@ -73,7 +74,7 @@ pub(crate) fn serve(interpreter: &mut impl Interpreter) -> Sys<Returned> {
     sys::write(CONTROL_FD, &[STARTED])?;
     loop {
         let mut order = Order::default();
-        let (length, count) = sys::receive(CONTROL_FD, bytes_of(&mut order), &mut descriptors)?;
+        let (length, count) = fork_calls::receive(CONTROL_FD, bytes_of(&mut order), &mut descriptors)?;
         if length == 0 {
             return Ok(Returned::Dismissed);
         }
@@ -93,7 +94,7 @@ pub(crate) fn serve(interpreter: &mut impl Interpreter) -> Sys<Returned> {
                     complain(SETUP_FD, fault);
                     sys::exit(127);
                 }
-                sys::set_robust_list(own.robust_list)?;
+                fork_calls::set_robust_list(own.robust_list)?;
                 return Ok(Returned::Worker);
             }
             Ok(false) => {}
@@ -120,13 +121,13 @@ impl Own {
     fn find() -> Sys<Self> {
         // A worker has pid 2 in its cell. Libraries tell a fork by another pid than before, so that
         // ours must be none that a worker could have.
-        if sys::pid() <= 2 {
+        if fork_calls::pid() <= 2 {
             return Err(Fault { call: "have a pid that no worker has", errno: EBUSY });
         }
         Ok(Self {
             pid_namespace: sys::open(c"/proc/self/ns/pid", O_CLOEXEC)?,
-            tid: sys::tid_address()?,
-            robust_list: sys::robust_list()?,
+            tid: fork_calls::tid_address()?,
+            robust_list: fork_calls::robust_list()?,
         })
     }
 }
@@ -138,7 +139,7 @@ fn fork(
     order: &Order,
     given: &[i32],
 ) -> Sys<bool> {
-    if sys::threads()? != threads_of(interpreter) {
+    if fork_calls::threads()? != threads_of(interpreter) {
         return Err(Fault { call: "fork: another thread appeared", errno: EBUSY });
     }
     let group = (order.into_group != 0).then(|| given[given.len() - 1]);
@@ -147,7 +148,7 @@ fn fork(
     interpreter.before()?;
     // SAFETY: one thread, or those that the interpreter is known to do without in a child; `tid` is
     // what the kernel was told by the C library itself.
-    let child = unsafe { sys::clone_sibling(own.tid, group) };
+    let child = unsafe { fork_calls::clone_sibling(own.tid, group) };
     if matches!(child, Ok(None)) {
         return Ok(true);
     }
@@ -174,12 +175,12 @@ fn become_worker(
         }
     }
     sys::setns(given[CELL], terms.joined.cast_signed())?;
-    sys::leave_session()?;
-    sys::set_umask(0o022);
-    sys::change_directory(c"/workspace")?;
+    fork_calls::leave_session()?;
+    fork_calls::set_umask(0o022);
+    fork_calls::change_directory(c"/workspace")?;
     let mut copies = [-1; CELL];
     for (copy, descriptor) in copies.iter_mut().zip(given) {
-        *copy = sys::copy_above(*descriptor, ABOVE)?;
+        *copy = fork_calls::copy_above(*descriptor, ABOVE)?;
     }
     for (copy, target) in copies[CHANNELS..].iter().zip(0..) {
         sys::dup_to(*copy, target)?;

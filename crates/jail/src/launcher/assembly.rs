@@ -84,26 +84,28 @@ impl Launcher {
         Ok(())
     }
 
-    /// Keeps spare cells, one at a time, and none while somebody waits for his own.
+    /// Keeps spare cells: one at a time, and behind whatever somebody waits for, a sandbox or the
+    /// end of a run; but for a run that goes on for long nobody waits.
     pub(super) fn restock(&mut self) {
+        let now = Instant::now();
         let wanted = self.warm.cells as usize;
-        if wanted == 0 || self.slots.iter().flatten().any(Slot::is_unfinished) {
+        let lacks = |template: &usize| {
+            let is_spare = |slot: &&Slot| slot.template == *template && slot.state == State::Spare;
+            self.images[*template].spares
+                && self.slots.iter().flatten().filter(is_spare).count() < wanted
+        };
+        let low = (0..self.images.len()).find(lacks).filter(|_| wanted > 0);
+        self.is_low = low.is_some();
+        let Some(template) = low else { return };
+        if self.slots.iter().flatten().any(|slot| slot.is_pressing(now)) {
             return;
         }
-        for template in 0..self.images.len() {
-            let is_spare = |slot: &&Slot| slot.template == template && slot.state == State::Spare;
-            let have = self.slots.iter().flatten().filter(is_spare).count();
-            if have >= wanted || !self.images[template].spares {
-                continue;
-            }
-            let limits = CellLimits { disk: self.warm.disk, ..CellLimits::default() };
-            let built = self.build_cell(template, limits, NetworkPolicy::None);
-            if let Ok(index) = built
-                && let Err(error) = self.open_gate(index)
-            {
-                self.fail(index, &error.to_string());
-            }
-            return;
+        let limits = CellLimits { disk: self.warm.disk, ..CellLimits::default() };
+        let built = self.build_cell(template, limits, NetworkPolicy::None);
+        if let Ok(index) = built
+            && let Err(error) = self.open_gate(index)
+        {
+            self.fail(index, &error.to_string());
         }
     }
 
@@ -236,6 +238,7 @@ impl Launcher {
                 match <[OwnedFd; cell::HANDED]>::try_from(descriptors) {
                     Ok([workspace, tmp, snmp, snmp6]) => {
                         slot.handles = Some(Handles { workspace, tmp, snmp, snmp6 });
+                        slot.mounts = slot.cell.as_ref().and_then(mounts_of);
                         slot.cell_ready = Some(Instant::now());
                         if slot.ticket.is_some() {
                             self.connect(index).map_err(|error| error.to_string())
@@ -388,6 +391,12 @@ impl Launcher {
         slot.state = State::Confining;
         Ok(())
     }
+}
+
+/// A cell's mount namespace, held open.
+fn mounts_of(cell: &Process) -> Option<OwnedFd> {
+    let pid = proc_pid(&cell.pidfd).ok()?;
+    std::fs::File::open(format!("/proc/{pid}/ns/mnt")).ok().map(OwnedFd::from)
 }
 
 /// The number under which our `/proc` shows a process: it may be of a pid namespace further out.

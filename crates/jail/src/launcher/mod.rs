@@ -4,6 +4,7 @@
 mod artifacts;
 mod assembly;
 mod cell;
+mod janitor;
 mod lures;
 mod nest;
 mod network;
@@ -32,10 +33,11 @@ use rustix::{
     thread::set_name,
 };
 
+use janitor::Janitor;
 use nest::Nests;
 use root::Image;
 use rules::Rules;
-use slot::{Lease, Process, Slot, State};
+use slot::{Handles, Lease, Process, Slot, State};
 use without::Without;
 
 use crate::{
@@ -57,6 +59,7 @@ const SETUP_ERROR_LEN: usize = 256;
 /// Tokens of the event queue: a slot and what of it, or the socket.
 const SOCKET_TOKEN: u64 = u64::MAX;
 const LINE_TOKEN: u64 = u64::MAX - 1;
+const JANITOR_TOKEN: u64 = u64::MAX - 2;
 const CELL: u64 = 0;
 const WORKER: u64 = 1;
 const SETUP: u64 = 2;
@@ -87,7 +90,10 @@ struct Launcher {
     without: Without,
     /// What is kept ready.
     warm: Warm,
+    /// Whether a spare cell is wanted.
+    is_low: bool,
     nests: Nests,
+    janitor: Janitor,
 }
 
 /// Runs as the launcher on the descriptors that the keeper has laid out.
@@ -161,7 +167,9 @@ impl Launcher {
             may_miss_proc: may_miss(Layer::Proc),
         };
         let root = root::build(&start.config.templates, circumstances)?;
+        let janitor = Janitor::start()?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).step("make an event queue")?;
+        watch_descriptor(&epoll, janitor.as_fd(), JANITOR_TOKEN, epoll::EventFlags::IN)?;
         for (socket, token) in [(socket, SOCKET_TOKEN), (&line, LINE_TOKEN)] {
             fcntl_setfl(socket, fcntl_getfl(socket).step("read flags")? | OFlags::NONBLOCK)
                 .step("make the socket non-blocking")?;
@@ -215,7 +223,9 @@ impl Launcher {
                 watch_after: Instant::now(),
                 without,
                 warm,
+                is_low: false,
                 nests: Nests::new(terms),
+                janitor,
             };
             launcher.tell(&ready, Vec::new());
             launcher.hatch();
@@ -255,6 +265,10 @@ impl Launcher {
                     self.hear_keeper();
                     continue;
                 }
+                if token == JANITOR_TOKEN {
+                    self.hear_janitor();
+                    continue;
+                }
                 if self.hear_zygote(token) {
                     continue;
                 }
@@ -284,6 +298,7 @@ impl Launcher {
             })
             .chain(self.next_watch(now))
             .chain(self.next_look_at_zygotes(now))
+            .chain(self.is_low.then_some(TICK))
             .min()
     }
 
@@ -364,8 +379,8 @@ impl Launcher {
                 let Some(slot) = self.slot_mut(slot) else { return };
                 // A duration beyond the clock's end is as good as a century.
                 let century = Duration::from_secs(3_155_760_000);
-                let deadline = Instant::now() + wall.min(century);
-                slot.lease(Lease { deadline, cpu });
+                let began = Instant::now();
+                slot.lease(Lease { began, deadline: began + wall.min(century), cpu });
             }
             Command::Kill { slot, reason } => self.stop(slot as usize, reason),
             Command::Release { slot: number } => {
@@ -486,20 +501,43 @@ impl Launcher {
     /// Frees everything of a slot in which nothing lives.
     fn release(&mut self, index: usize) {
         let Some(slot) = self.slots.get_mut(index).and_then(Option::as_mut) else { return };
-        if slot.is_alive() {
+        if slot.is_alive() || slot.clearing {
             return;
         }
-        slot.state = State::Releasing;
-        slot.handles = None;
-        slot.pipes.clear();
-        slot.setup = None;
-        if slot.group.as_ref().is_some_and(|group| !self.meters.remove(group)) {
-            // The kernel still counts a process out; the clock brings us back.
+        if slot.state != State::Releasing {
+            slot.state = State::Releasing;
+            slot.pipes.clear();
+            slot.setup = None;
+            let mut kept: Vec<OwnedFd> = slot.mounts.take().into_iter().collect();
+            if let Some(Handles { workspace, tmp, snmp, snmp6 }) = slot.handles.take() {
+                kept.extend([workspace, tmp, snmp, snmp6]);
+            }
+            slot.clearing = self.janitor.take(u32::try_from(index).unwrap_or(u32::MAX), &kept);
+            // The group meanwhile; and the rest when the janitor is done.
+            drop(kept);
+        }
+        let Some(slot) = self.slots.get_mut(index).and_then(Option::as_mut) else { return };
+        let emptied = slot.group.as_ref().is_none_or(|group| self.meters.remove(group));
+        if emptied {
+            slot.group = None;
+        }
+        // The kernel may still count a process out; the clock brings us back.
+        if !emptied || slot.clearing {
             return;
         }
         self.slots[index] = None;
         let slot = u32::try_from(index).unwrap_or(u32::MAX);
         self.tell(&Report::Released { slot }, Vec::new());
+    }
+
+    /// The janitor has closed what was kept for slots; or it is gone, and the kernel has.
+    fn hear_janitor(&mut self) {
+        while let Some(slot) = self.janitor.done() {
+            if let Some(slot) = self.slot_mut(slot) {
+                slot.clearing = false;
+            }
+            self.release(slot as usize);
+        }
     }
 }
 

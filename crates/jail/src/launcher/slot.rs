@@ -61,9 +61,13 @@ pub(super) enum State {
     Releasing,
 }
 
+/// So long after its lease a run is one of those that end soon.
+const PRESSING: Duration = Duration::from_millis(20);
+
 /// The clocks of a leased slot.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lease {
+    pub(super) began: Instant,
     pub(super) deadline: Instant,
     pub(super) cpu: Option<Duration>,
 }
@@ -134,6 +138,10 @@ pub(super) struct Slot {
     /// The manager's ends of the pipes, until they are sent.
     pub(super) pipes: Vec<OwnedFd>,
     pub(super) handles: Option<Handles>,
+    /// The cell's mount namespace, which no end of a process then has to wait for.
+    pub(super) mounts: Option<OwnedFd>,
+    /// The janitor has them and has not said that they are closed.
+    pub(super) clearing: bool,
     pub(super) group: Option<Group>,
     /// Who counts where no control group does.
     pub(super) watched: Option<Watched>,
@@ -166,6 +174,8 @@ impl Slot {
             setup: None,
             pipes: Vec::new(),
             handles: None,
+            mounts: None,
+            clearing: false,
             group: None,
             watched: None,
             lease: None,
@@ -195,6 +205,15 @@ impl Slot {
                 | State::Forking
                 | State::Confining
         )
+    }
+
+    /// Whether somebody waits for what comes next.
+    pub(super) fn is_pressing(&self, now: Instant) -> bool {
+        match self.state {
+            State::Leased => self.lease.is_some_and(|lease| now < lease.began + PRESSING),
+            State::Ending | State::Ended => true,
+            _ => self.is_unfinished(),
+        }
     }
 
     /// Kills everything in the cell: by its control group where the kernel can, which needs nobody
@@ -238,7 +257,7 @@ impl Slot {
 
     /// The clock that has run out for a leased run, if any.
     pub(super) fn exceeded(&self, now: Instant) -> Option<StopReason> {
-        let Lease { deadline, cpu } = self.lease.filter(|_| self.state == State::Leased)?;
+        let Lease { deadline, cpu, .. } = self.lease.filter(|_| self.state == State::Leased)?;
         if deadline <= now {
             return Some(StopReason::Wall);
         }
@@ -248,7 +267,7 @@ impl Slot {
 
     /// When a leased run has to be looked at next.
     pub(super) fn next_look(&self, now: Instant) -> Option<Duration> {
-        let Lease { deadline, cpu } = self.lease.filter(|_| self.state == State::Leased)?;
+        let Lease { deadline, cpu, .. } = self.lease.filter(|_| self.state == State::Leased)?;
         let wall = deadline.saturating_duration_since(now);
         Some(if cpu.is_some() { wall.min(super::TICK) } else { wall })
     }
