@@ -226,6 +226,10 @@ impl Interpreters {
             .stdin(Stdio::null())
             .output()
             .doing("run `ampoule runtimes list`")?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            return Err(Failure::Broken(format!("`ampoule runtimes list`: {}", said.trim())));
+        }
         let listed = serde_json::from_slice(&output.stdout).doing("read the list of runtimes")?;
         Self::from_list(&listed)
     }

@@ -47,16 +47,16 @@ fn once(all: &mut [(Client, Request)]) -> Result<(Duration, Duration)> {
     let mut wrong = Vec::new();
     for (client, request) in &mut *all {
         let answer = client.receive().doing("receive one of the answers")?;
-        if let Err(failure) = request.check(answer) {
-            wrong.push(failure);
+        if let Err(Failure::Wrong(text)) = request.check(answer) {
+            wrong.push(text);
         }
     }
     let last = began.elapsed();
     match wrong.first() {
         None => Ok((written, last)),
-        Some(failure) => {
+        Some(text) => {
             let count = wrong.len();
-            Err(Failure::Wrong(format!("{count} of {REQUESTS}, the first: {failure}")))
+            Err(Failure::Wrong(format!("{count} of {REQUESTS}, the first: {text}")))
         }
     }
 }
