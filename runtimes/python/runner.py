@@ -40,6 +40,7 @@ def runner():
 
     # Private references to everything that is used once the program has started.
     BaseException = builtins.BaseException
+    BlockingIOError = builtins.BlockingIOError
     NameError = builtins.NameError
     OSError = builtins.OSError
     RecursionError = builtins.RecursionError
@@ -166,20 +167,20 @@ def runner():
         except BaseException:
             pass
 
-    def read_exactly(count):
-        parts = []
-        while count:
-            part = read(0, count if count < 1 << 20 else 1 << 20)
-            if not part:
-                # Nobody wants this interpreter any more.
-                leave(1)
-            parts.append(part)
+    def read_exactly(count, part):
+        parts = [part]
+        while part and count > len(part):
             count -= len(part)
+            part = read(0, count if count < 1 << 20 else 1 << 20)
+            parts.append(part)
+        if not part:
+            # Nobody wants this interpreter any more.
+            leave(1)
         return b"".join(parts)
 
     def read_request():
-        length = int.from_bytes(read_exactly(4), "little")
-        return parse(read_exactly(length).decode("utf-8"))
+        length = int.from_bytes(read_exactly(4, wait_for_request()), "little")
+        return parse(read_exactly(length, read(0, length if length < 1 << 20 else 1 << 20)).decode("utf-8"))
 
     def parse(text):
         class Context:
@@ -574,17 +575,35 @@ def runner():
 
     # --- the zygote ----------------------------------------------------------------------------
 
-    def rehearse():
-        """Goes the way of a request, so that a worker finds its code specialised and its pages there."""
+    def rehearsal():
+        """Goes the way of a request, step by step: code is specialised, and pages are there."""
         stage = type(sys)("main").__dict__
         stage.update(namespace)
-        source = "import sys\ndef main(a, b=2):\n    return {'list': [a, b, 1.5, None], 'text': 'x'}\n"
-        value, _ = attempt(run_program, source, stage, {"a": 1})
-        attempt(encode, value, 1 << 20, 100)
-        attempt(write_source, source.encode("utf-8"))
-        attempt(unlink, program_file)
-        attempt(parse, '{"nonce":"0","code":"","arguments":{"a":1},"max_value_bytes":1,"max_depth":1}')
+        request = parse(
+            '{"nonce":"0","code":"import sys\\ndef main(a, b=2):\\n    return {\'l\': [a, b, 1.5, None]}\\n",'
+            '"arguments":{"a":1},"max_value_bytes":1000,"max_depth":10}'
+        )
+        yield
+        value, _ = attempt(run_program, request["code"], stage, request["arguments"])
+        yield
+        attempt(encode, value, request["max_value_bytes"], request["max_depth"])
         attempt(flush_everything)
+        yield
+        attempt(write_source, b"")
+        attempt(unlink, program_file)
+
+    def wait_for_request():
+        """Gives the first bytes of the request, and rehearses until they come."""
+        set_blocking(0, False)
+        head = None
+        for _ in rehearsal():
+            try:
+                head = read(0, 4)
+                break
+            except BlockingIOError:
+                pass
+        set_blocking(0, True)
+        return read(0, 4) if head is None else head
 
     def become_zygote(library, modules):
         """Imports ahead and serves the launcher's orders; returns in a worker."""
@@ -607,13 +626,13 @@ def runner():
                 break
             import_module("time").sleep(0.001)
         for _ in range(8):
-            rehearse()
+            for _ in rehearsal():
+                pass
         gc.collect()
         gc.freeze()
         if serve() != 0:
             leave(0)
         reseed()
-        rehearse()
 
     def reseed():
         """Gives a worker random numbers of its own; Python's own module sees to itself."""
