@@ -10,7 +10,7 @@ use std::{fmt::Write as _, num::NonZeroUsize, path::Path, time::Duration};
 
 use ampoule_core::{
     Arguments, CancellationToken, Code, ErrorKind, Example, ExecuteRequest, ExecutionResult,
-    Language, Layer, LimitKind, Limits, NetworkPolicy, Outcome, format_bytes,
+    Language, Layer, LimitKind, Limits, NetworkPolicy, Outcome, Profile, TrustGroup, format_bytes,
 };
 use ampoule_manager::{Manager, ManagerConfig, new_execution_id, summary};
 use ampoule_providers::runtimes::{Catalogue, NewRuntime, RuntimeFolder, resolve_from_environment};
@@ -155,6 +155,8 @@ async fn run(
         arguments: Arguments::parse(arguments).map_err(|error| invalid(&error))?,
         limits,
         network: NetworkPolicy::None,
+        profile: Profile::Fast,
+        trust_group: TrustGroup::default(),
     };
     manager.run(request, CancellationToken::new()).await.map_err(|error| {
         // The launcher was there to answer: what did not start, or ended between its ready byte and

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ampoule_core::{
     Arguments, CancellationToken, Code, ExecuteRequest, ExecutionId, ExecutionResult, Language,
-    Layer, Limits, NetworkPolicy, Provider as _, ProviderExt as _,
+    Layer, Limits, NetworkPolicy, Profile, Provider as _, ProviderExt as _, TrustGroup,
 };
 use ampoule_providers::{
     native::{Native, NativeConfig, NativeRuntime, NetworkConfig, Probes},
@@ -35,6 +35,8 @@ pub(crate) fn request(language: &str, code: &str, limits: Limits) -> ExecuteRequ
         arguments: Arguments::none(),
         limits,
         network: NetworkPolicy::None,
+        profile: Profile::Fast,
+        trust_group: TrustGroup::default(),
     }
 }
 

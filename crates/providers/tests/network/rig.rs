@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use ampoule_core::{
     Arguments, CancellationToken, Code, ExecuteRequest, ExecutionId, ExecutionResult, Language,
-    Layer, Limits, NetworkPolicy, Outcome, Provider as _, ProviderExt as _,
+    Layer, Limits, NetworkPolicy, Outcome, Profile, Provider as _, ProviderExt as _, TrustGroup,
 };
 use ampoule_providers::{
     native::{Native, NativeConfig, NativeRuntime, NetworkConfig, Opening},
@@ -53,6 +53,8 @@ pub(crate) fn request(language: &str, code: &str, network: NetworkPolicy) -> Exe
         arguments: Arguments::none(),
         limits: Limits { wall: Duration::from_secs(20), ..Limits::default() },
         network,
+        profile: Profile::Fast,
+        trust_group: TrustGroup::default(),
     }
 }
 
