@@ -6,7 +6,7 @@ use ampoule_core::{
     Arguments, Bounds, CancellationToken, Code, Error, ErrorKind, Event, ExecuteRequest, Language,
     Limits, NetworkPolicy, Outcome, Profile, Provider, TrustGroup,
 };
-use ampoule_manager::{Manager, ManagerConfig, Panicked, new_execution_id};
+use ampoule_manager::{Manager, ManagerConfig, Panicked, PoolConfig, new_execution_id};
 use ampoule_providers::memory::{Memory, MemoryConfig};
 use futures_util::StreamExt;
 
@@ -34,6 +34,7 @@ fn config(concurrency: usize, queue: usize) -> ManagerConfig {
         queue,
         queue_deadline: LONG,
         bounds: Bounds { wall: Duration::from_secs(600), ..Bounds::default() },
+        pool: PoolConfig::off(),
     }
 }
 

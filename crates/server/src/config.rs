@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use ampoule_core::{Example, Language, Limits, NetworkPolicy};
+use ampoule_core::{Example, Language, Limits, NetworkPolicy, Profile};
 
 use crate::{ApiToken, Languages, Rate};
 
@@ -13,6 +13,8 @@ pub struct ServerConfig {
     pub limits: Limits,
     /// What a run may reach whose request says nothing of it.
     pub network: NetworkPolicy,
+    /// The profile of a run whose request says nothing of it.
+    pub profile: Profile,
     /// What every caller must show, but for health and readiness; without it nobody is asked.
     pub token: Option<ApiToken>,
     /// How often one address may call `/run`.
@@ -42,6 +44,7 @@ impl Default for ServerConfig {
         Self {
             limits: Limits::default(),
             network: NetworkPolicy::None,
+            profile: Profile::Fast,
             token: None,
             run_rate: None,
             preauth_rate: Some(Rate::PREAUTH),

@@ -43,7 +43,6 @@ use std::{
 };
 
 use ampoule_core::{CancellationToken, NetworkPolicy, Provider, Sandbox, SandboxSpec};
-use serde::Serialize;
 use tokio::{sync::Notify, task::JoinHandle, time::Instant};
 use tracing::warn;
 
@@ -89,8 +88,7 @@ impl PoolConfig {
 }
 
 /// Whether a run found its sandbox ready.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PoolUse {
     /// It was ready.
     Hit,
