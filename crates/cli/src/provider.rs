@@ -72,17 +72,22 @@ impl Slots {
         Self { places: concurrency.get(), pool, cells: config.cells }
     }
 
-    /// The slots for so many templates. A slot is taken from the first word of its sandbox until
-    /// nothing of it is left.
-    fn count(self, templates: usize) -> u32 {
-        let Self { places, pool, cells } = self;
+    /// Sandboxes that exist at once, at most.
+    pub(crate) fn most(self) -> usize {
+        let Self { places, pool, .. } = self;
         let pooled = match pool.ready {
             0 => 0,
             // A run may hold a place while a sandbox of the pool that was of no use to it goes.
-            _ => pool.most + pool.boots.get() + places,
+            _ => pool.most.saturating_add(pool.boots.get()).saturating_add(places),
         };
-        let cells = templates.saturating_mul(usize::try_from(cells).unwrap_or(usize::MAX));
-        let slots = places.saturating_add(pooled).saturating_add(cells);
+        places.saturating_add(pooled)
+    }
+
+    /// The slots for so many templates. A slot is taken from the first word of its sandbox until
+    /// nothing of it is left.
+    fn count(self, templates: usize) -> u32 {
+        let cells = usize::try_from(self.cells).unwrap_or(usize::MAX);
+        let slots = self.most().saturating_add(templates.saturating_mul(cells));
         u32::try_from(slots).unwrap_or(u32::MAX).min(NativeConfig::MOST_SLOTS)
     }
 }

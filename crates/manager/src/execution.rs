@@ -169,12 +169,12 @@ impl Run {
         tokio::select! {
             biased;
             () = relay => {}
-            told = self.to_the_end() => report(&id, &spec, &place, &told),
+            told = self.follow_to_its_end() => report(&id, &spec, &place, &told),
         }
         drop(place);
     }
 
-    async fn to_the_end(self) -> Told {
+    async fn follow_to_its_end(self) -> Told {
         let Self { supply, spec, request, cancel, started, events } = self;
         let began = Instant::now();
         let id = request.id.clone();

@@ -28,6 +28,9 @@ pub struct ServerConfig {
     pub examples: BTreeMap<Language, Example>,
     /// The values of `base_image` that `/run` takes.
     pub base_images: Vec<String>,
+    /// Connections at once; more wait to be accepted. Each takes a descriptor, and without one no
+    /// sandbox could be taken over.
+    pub connections: usize,
     /// The largest body, in bytes.
     pub max_body: usize,
     /// How long a client may take for a header, for the next piece of a body, and for taking a piece
@@ -53,6 +56,7 @@ impl Default for ServerConfig {
             base_images: ["sandbox-base-python:latest", "sandbox-base-nodejs:latest"]
                 .map(str::to_owned)
                 .to_vec(),
+            connections: 16_384,
             max_body: 32 << 20,
             read_timeout: Duration::from_secs(30),
             grace: Duration::from_secs(10),

@@ -18,6 +18,7 @@ use ampoule_core::{
 use ampoule_manager::Manager;
 use ampoule_providers::{gate, runtimes::Catalogue};
 use ampoule_server::{Languages, Server, ServerConfig};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{debug, info, warn};
 
@@ -31,6 +32,12 @@ use crate::{
 
 /// Two threads: requests are parsed and events are moved here; programs run elsewhere.
 const WORKERS: usize = 2;
+
+/// Descriptors of one sandbox: four pipes and the listener, and an artifact that is being read.
+const OF_A_SANDBOX: usize = 6;
+
+/// Descriptors of everything else.
+const OF_OURS: usize = 64;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -57,7 +64,10 @@ pub(crate) fn serve(layers: &Layers) -> Result<ExitCode, Failure> {
         Needs { slots: Slots::of(&config), only: None, probes: true, gives_up_rights: true };
     let prepared = Prepared::new(&config, &catalogue, &needs)?;
     // What was started keeps the limit that it came with.
-    raise_descriptor_limit();
+    let server_config = ServerConfig {
+        connections: connections(raise_descriptor_limit(), Slots::of(&config)),
+        ..server_config
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()
@@ -105,14 +115,23 @@ fn kinds(capabilities: &Capabilities, config: &Config) -> Vec<SandboxSpec> {
     bare.chain(others).collect()
 }
 
-/// Lets this process have as many descriptors as it may: each connection takes one, and each ready
-/// sandbox five.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+/// Lets this process have as many descriptors as it may; says how many.
+fn raise_descriptor_limit() -> usize {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    if let Err(error) = raised {
         debug!(%error, "the limit of descriptors could not be raised");
     }
+    let limit = if raised.is_ok() { maximum } else { current };
+    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
+}
+
+/// The connections for which there are descriptors, beside those of sandboxes. Half are for
+/// connections in any case: not all sandboxes that can exist do.
+fn connections(descriptors: usize, slots: Slots) -> usize {
+    let of_sandboxes = slots.most().saturating_mul(OF_A_SANDBOX).saturating_add(OF_OURS);
+    let most = ServerConfig::default().connections;
+    descriptors.saturating_sub(of_sandboxes).max(descriptors / 2).min(most)
 }
 
 /// What the configuration alone decides: where to listen, or why there can be no service.

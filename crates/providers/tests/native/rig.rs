@@ -54,7 +54,6 @@ impl Rig {
                 .collect(),
             slots,
             cells: 0,
-            cells: 0,
             max_wall: Duration::from_secs(60),
             max_memory: 1 << 30,
             id_base: NativeConfig::DEFAULT_ID_BASE,
