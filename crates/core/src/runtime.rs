@@ -58,6 +58,9 @@ pub struct RuntimeManifest {
     /// The packages that programs find.
     #[serde(default)]
     pub packages: Option<Packages>,
+    /// What sandboxes can be made from beside the bare interpreter.
+    #[serde(default)]
+    pub templates: Vec<ManifestTemplate>,
     /// The programs by which the runtime is checked.
     pub example: Example,
 }
@@ -92,6 +95,16 @@ pub struct Packages {
     pub lock: String,
     /// What users import: the packages that must be there, by their import names.
     pub names: Vec<String>,
+}
+
+/// An interpreter that has modules imported already, for the programs that import them.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ManifestTemplate {
+    /// Its name, as `python-data`.
+    pub name: String,
+    /// The modules that it has imported. A program whose source imports any of them is run in it.
+    pub imports: Vec<String>,
 }
 
 /// The programs by which a runtime is checked: when it is added, and before a service is ready.
@@ -166,7 +179,38 @@ impl RuntimeManifest {
                 );
             }
         }
+        self.check_templates()?;
         self.check_example()
+    }
+
+    fn check_templates(&self) -> Result<(), ManifestError> {
+        for (place, template) in self.templates.iter().enumerate() {
+            let name = &template.name;
+            if !is_language(name) || *name == *self.language.as_str() {
+                return refuse(
+                    "templates.name",
+                    format!("`{name}` is none; hint: as a language is named, and not as this one"),
+                );
+            }
+            if self.templates[..place].iter().any(|earlier| earlier.name == *name) {
+                return refuse("templates.name", format!("`{name}` is there twice"));
+            }
+            if template.imports.is_empty() {
+                return refuse("templates.imports", "it is empty; hint: list at least one module");
+            }
+            for (place, module) in template.imports.iter().enumerate() {
+                if !is_variable(module) {
+                    return refuse(
+                        "templates.imports",
+                        format!("`{module}` is no name of a module; hint: as in `numpy`"),
+                    );
+                }
+                if template.imports[..place].contains(module) {
+                    return refuse("templates.imports", format!("`{module}` is there twice"));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn check_names(&self) -> Result<(), ManifestError> {

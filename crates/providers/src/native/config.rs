@@ -30,6 +30,8 @@ pub struct NativeConfig {
     pub runtimes: Vec<NativeRuntime>,
     /// How many sandboxes may exist at once.
     pub slots: u32,
+    /// Empty sandboxes that are kept for each template. They take slots too.
+    pub cells: u32,
     /// The longest wall clock that can be asked for.
     pub max_wall: Duration,
     /// The most memory that can be asked for, in bytes.
@@ -86,6 +88,12 @@ impl NativeConfig {
     /// Host ids that no distribution hands out and no container range uses (systemd's list of
     /// ranges leaves them free).
     pub const DEFAULT_ID_BASE: u32 = 1_900_000_000;
+
+    /// As many as suit a machine on which nobody says anything.
+    pub const DEFAULT_CELLS: u32 = 2;
+
+    /// The most slots that one manager can have: each has two host ids of a range of 4096.
+    pub const MOST_SLOTS: u32 = 2048;
 
     /// The id that the manager takes when it gives up root.
     pub fn manager_id(&self) -> u32 {

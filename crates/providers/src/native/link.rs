@@ -74,6 +74,12 @@ impl SlotHandle {
         self.link.send(command);
     }
 
+    /// Whether the launcher is there and has said nothing of this slot: what was prepared still
+    /// waits. The only thing that it says unasked is that the worker ended.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.reports.is_empty() && !self.reports.is_closed()
+    }
+
     /// The next report on this slot; `None` when the launcher is gone.
     pub(super) async fn next(&mut self) -> Option<Delivery> {
         self.reports.recv().await

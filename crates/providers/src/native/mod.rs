@@ -28,7 +28,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use ampoule_core::{
     CancelGrade, Capabilities, DestroyGrade, Error, ErrorKind, EvidenceGrade, IsolationLevel,
     IsolationReport, Language, Layer, Meters, NetworkPolicy, Provider, ProviderInfo, Result,
-    Sandbox, SandboxSpec, ValueChannel,
+    Sandbox, SandboxSpec, TemplateHint, TemplateName, ValueChannel,
 };
 use ampoule_jail::{CellLimits, Conditions, Keeper, Origin};
 use async_trait::async_trait;
@@ -56,7 +56,7 @@ struct TemplateInfo {
 /// The native provider.
 #[derive(Debug)]
 pub struct Native {
-    capabilities: Capabilities,
+    capabilities: Arc<Capabilities>,
     templates: BTreeMap<Language, TemplateInfo>,
     proofs: proofs::Proofs,
     link: watch::Receiver<LinkState>,
@@ -77,8 +77,9 @@ impl Native {
     pub async fn connect(keeper: Keeper, config: &NativeConfig) -> Result<Self> {
         let closing = tokio_util::sync::CancellationToken::new();
         let (link, tender) = link::tend(keeper, closing.clone())?;
+        let mut capabilities = capabilities(config);
         let mut native = Self {
-            capabilities: capabilities(config),
+            capabilities: Arc::new(capabilities.clone()),
             templates: config
                 .runtimes
                 .iter()
@@ -105,10 +106,11 @@ impl Native {
             native.shutdown().await?;
             return Err(error::no_meters());
         }
-        native.capabilities.network_hurdle = link.conditions().network_hurdle.clone();
-        if native.capabilities.network_hurdle.is_none() {
-            native.capabilities.networks.push(NetworkPolicy::Open);
+        capabilities.network_hurdle = link.conditions().network_hurdle.clone();
+        if capabilities.network_hurdle.is_none() {
+            capabilities.networks.push(NetworkPolicy::Open);
         }
+        native.capabilities = Arc::new(capabilities);
         Ok(native)
     }
 
@@ -170,6 +172,7 @@ fn capabilities(config: &NativeConfig) -> Capabilities {
             .iter()
             .map(|runtime| runtime.folder.language().clone())
             .collect(),
+        templates: templates(config),
         isolation: IsolationLevel::Process,
         evidence: EvidenceGrade::Kernel,
         value_channel: ValueChannel::Separate,
@@ -186,14 +189,28 @@ fn capabilities(config: &NativeConfig) -> Capabilities {
     }
 }
 
+/// What the manifests name beside the bare templates, in their order.
+fn templates(config: &NativeConfig) -> Vec<TemplateHint> {
+    let of_runtime = |runtime: &NativeRuntime| {
+        let language = runtime.folder.language().clone();
+        let named = runtime.folder.manifest.templates.clone().into_iter();
+        named.map(move |template| TemplateHint {
+            language: language.clone(),
+            template: TemplateName::new(&template.name),
+            imports: template.imports,
+        })
+    };
+    config.runtimes.iter().flat_map(of_runtime).collect()
+}
+
 #[async_trait]
 impl Provider for Native {
     fn info(&self) -> ProviderInfo {
         ProviderInfo { provider_type: "native", name: "native".to_owned() }
     }
 
-    fn capabilities(&self) -> Capabilities {
-        self.capabilities.clone()
+    fn capabilities(&self) -> Arc<Capabilities> {
+        Arc::clone(&self.capabilities)
     }
 
     async fn health(&self) -> Result<()> {

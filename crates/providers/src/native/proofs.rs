@@ -9,7 +9,8 @@ use std::{
 use ampoule_core::{
     Arguments, CancellationToken, Code, Collector, Crossing, Error, ErrorKind, ExecuteRequest,
     ExecutionId, ExecutionResult, FenceProof, IsolationReport, Language, Layer, LimitKind, Limits,
-    Meters, NetworkPolicy, Outcome, Protocol, Result, Sandbox as _, SelfTest, StopReason, Usage,
+    Meters, NetworkPolicy, Outcome, Profile, Protocol, Result, Sandbox as _, SelfTest, StopReason,
+    TrustGroup, Usage,
 };
 use ampoule_jail::{MeterProbe, ProbeRequest, probed_fences};
 use async_trait::async_trait;
@@ -199,6 +200,8 @@ impl Native {
             arguments: Arguments::parse(&arguments).map_err(|error| invalid(&error))?,
             limits,
             network: NetworkPolicy::None,
+            profile: Profile::Fast,
+            trust_group: TrustGroup::default(),
         };
         let mut sandbox = self.build(template, request.spec()).await?;
         let collected = match sandbox.execute(request, CancellationToken::new()).await {

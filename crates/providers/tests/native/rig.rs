@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ampoule_core::{
     Arguments, CancellationToken, Code, ExecuteRequest, ExecutionId, ExecutionResult, Language,
-    Layer, Limits, NetworkPolicy, Provider as _, ProviderExt as _,
+    Layer, Limits, NetworkPolicy, Profile, Provider as _, ProviderExt as _, TrustGroup,
 };
 use ampoule_providers::{
     native::{Native, NativeConfig, NativeRuntime, NetworkConfig, Probes, Warm},
@@ -35,6 +35,8 @@ pub(crate) fn request(language: &str, code: &str, limits: Limits) -> ExecuteRequ
         arguments: Arguments::none(),
         limits,
         network: NetworkPolicy::None,
+        profile: Profile::Fast,
+        trust_group: TrustGroup::default(),
     }
 }
 
@@ -51,6 +53,7 @@ impl Rig {
                 .map(|folder| NativeRuntime::find(folder, &default_data_dir()).unwrap())
                 .collect(),
             slots,
+            cells: 0,
             max_wall: Duration::from_secs(60),
             max_memory: 1 << 30,
             id_base: NativeConfig::DEFAULT_ID_BASE,
