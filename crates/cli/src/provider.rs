@@ -51,6 +51,8 @@ pub(crate) struct Slots {
     pool: PoolConfig,
     /// Spare cells of each template.
     cells: u32,
+    /// Whether interpreters are kept warm.
+    zygotes: bool,
 }
 
 impl Slots {
@@ -64,12 +66,13 @@ impl Slots {
             max_age: std::time::Duration::ZERO,
         },
         cells: 0,
+        zygotes: false,
     };
 
     /// What a service needs that is configured so.
     pub(crate) fn of(config: &Config) -> Self {
         let ManagerConfig { concurrency, pool, .. } = config.manager;
-        Self { places: concurrency.get(), pool, cells: config.cells }
+        Self { places: concurrency.get(), pool, cells: config.cells, zygotes: true }
     }
 
     /// Sandboxes that exist at once, at most.
@@ -83,12 +86,10 @@ impl Slots {
         places.saturating_add(pooled)
     }
 
-    /// The slots for so many templates. A slot is taken from the first word of its sandbox until
-    /// nothing of it is left.
-    fn count(self, templates: usize) -> u32 {
-        let cells = usize::try_from(self.cells).unwrap_or(usize::MAX);
-        let slots = self.most().saturating_add(templates.saturating_mul(cells));
-        u32::try_from(slots).unwrap_or(u32::MAX).min(NativeConfig::MOST_SLOTS)
+    /// The same, as slots. A slot is taken from the first word of its sandbox until nothing of it is
+    /// left.
+    fn count(self) -> u32 {
+        u32::try_from(self.most()).unwrap_or(u32::MAX).min(NativeConfig::MOST_SLOTS)
     }
 }
 
@@ -124,10 +125,8 @@ impl Prepared {
 
     fn native(config: &Config, catalogue: &Catalogue, needs: &Needs) -> Result<Self, Failure> {
         let runtimes = runtimes(catalogue, &config.data_dir, needs.only.as_ref())?;
-        let templates = runtimes.iter().map(|runtime| 1 + runtime.folder.manifest.templates.len());
         let config = NativeConfig {
-            slots: needs.slots.count(templates.sum()),
-            cells: needs.slots.cells,
+            slots: needs.slots.count(),
             runtimes,
             max_wall: config.manager.bounds.wall,
             max_memory: config.manager.bounds.memory,
@@ -135,7 +134,11 @@ impl Prepared {
             allow_missing: config.allow_missing.clone(),
             network: NetworkConfig { allow: config.network_allow.clone() },
             probes: needs.probes.then(Probes::default),
-            warm: Warm { zygotes: needs.probes, cells: 2, disk: config.limits.disk },
+            warm: Warm {
+                zygotes: needs.slots.zygotes,
+                cells: needs.slots.cells,
+                disk: config.limits.disk,
+            },
         };
         let keeper = Native::spawn(&config)?;
         if needs.gives_up_rights {
@@ -166,7 +169,6 @@ pub(crate) fn for_probes(config: &Config, without: Vec<Layer>) -> NativeConfig {
     NativeConfig {
         runtimes: Vec::new(),
         slots: 0,
-        cells: 0,
         max_wall: config.manager.bounds.wall,
         max_memory: config.manager.bounds.memory,
         id_base: config.id_base,
@@ -211,14 +213,14 @@ mod tests {
 
     #[test]
     fn slots_hold_whatever_can_exist_at_once_and_have_a_bound() {
-        let slots = |places, ready, most, cells| {
+        let slots = |places, ready, most| {
             let pool = PoolConfig { ready, most, boots: NonZeroUsize::MIN, ..PoolConfig::off() };
-            Slots { places, pool, cells }.count(3)
+            Slots { places, pool, cells: 2, zygotes: true }.count()
         };
-        assert_eq!(Slots::ONE.count(5), 1);
-        assert_eq!(slots(4, 0, 64, 0), 4);
-        // Places, ready ones, the boot, those of no use, and cells of three templates.
-        assert_eq!(slots(4, 8, 64, 2), 4 + 64 + 1 + 4 + 6);
-        assert_eq!(slots(1024, 8, 512, 64), NativeConfig::MOST_SLOTS);
+        assert_eq!(Slots::ONE.count(), 1);
+        assert_eq!(slots(4, 0, 64), 4);
+        // Places, ready ones, the boot, and those of no use.
+        assert_eq!(slots(4, 8, 64), 4 + 64 + 1 + 4);
+        assert_eq!(slots(1024, 8, 1512), NativeConfig::MOST_SLOTS);
     }
 }

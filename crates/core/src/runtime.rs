@@ -103,8 +103,18 @@ pub struct Packages {
 pub struct ManifestTemplate {
     /// Its name, as `python-data`.
     pub name: String,
-    /// The modules that it has imported. A program whose source imports any of them is run in it.
+    /// A program whose source imports any of these modules is run in it.
     pub imports: Vec<String>,
+    /// The modules that it has imported, parts of modules too; `imports` if there are none.
+    #[serde(default)]
+    pub modules: Vec<String>,
+}
+
+impl ManifestTemplate {
+    /// The modules that it has imported.
+    pub fn modules(&self) -> &[String] {
+        if self.modules.is_empty() { &self.imports } else { &self.modules }
+    }
 }
 
 /// The programs by which a runtime is checked: when it is added, and before a service is ready.

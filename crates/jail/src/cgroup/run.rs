@@ -138,7 +138,7 @@ impl Meters {
                 write_at(directory, "pids.max", processes)?;
             }
             if has("cpu") {
-                optional(write_at(directory, "cpu.cfs_period_us", PERIOD_US))?;
+                // The period is the kernel's default.
                 optional(write_at(directory, "cpu.cfs_quota_us", quota))?;
             }
         }

@@ -154,6 +154,10 @@ impl Launcher {
         drop(recipe);
         // SAFETY: clone3 has just made this descriptor for us alone.
         let pidfd = unsafe { OwnedFd::from_raw_fd(child.pidfd) };
+        if self.proc {
+            // Our `/proc` is of our own pid namespace, which the kernel has just named it in.
+            slot.pid = Some(child.pid.cast_unsigned());
+        }
         slot.cell = Some(Process { pidfd });
         slot.group = Some(group);
         slot.setup = Some(ours);
@@ -171,7 +175,8 @@ impl Launcher {
     fn open_gate(&mut self, index: usize) -> Jail<()> {
         let Some(slot) = &mut self.slots[index] else { return Ok(()) };
         let Some(cell) = &slot.cell else { return Ok(()) };
-        let pid = proc_pid(&cell.pidfd)?;
+        let pid = slot.pid.map_or_else(|| proc_pid(&cell.pidfd), Ok)?;
+        slot.pid = Some(pid);
         if self.meters.version() == 0 {
             slot.watched = Some(Watched::new(pid).step("watch a cell")?);
         }
@@ -238,7 +243,7 @@ impl Launcher {
                 match <[OwnedFd; cell::HANDED]>::try_from(descriptors) {
                     Ok([workspace, tmp, snmp, snmp6]) => {
                         slot.handles = Some(Handles { workspace, tmp, snmp, snmp6 });
-                        slot.mounts = slot.cell.as_ref().and_then(mounts_of);
+                        slot.mounts = slot.pid.and_then(mounts_of);
                         slot.cell_ready = Some(Instant::now());
                         if slot.ticket.is_some() {
                             self.connect(index).map_err(|error| error.to_string())
@@ -393,9 +398,8 @@ impl Launcher {
     }
 }
 
-/// A cell's mount namespace, held open.
-fn mounts_of(cell: &Process) -> Option<OwnedFd> {
-    let pid = proc_pid(&cell.pidfd).ok()?;
+/// The mount namespace of a process, held open.
+fn mounts_of(pid: u32) -> Option<OwnedFd> {
     std::fs::File::open(format!("/proc/{pid}/ns/mnt")).ok().map(OwnedFd::from)
 }
 

@@ -5,7 +5,7 @@
 //! its own; killing it kills everything in the cell.
 
 use std::{
-    ffi::CString,
+    ffi::{CStr, CString},
     fs::{self, File},
     io,
     os::{
@@ -18,7 +18,7 @@ use std::{
 use ampoule_core::NetworkPolicy;
 use rustix::{
     event::pause,
-    fs::{Mode, OFlags, open},
+    fs::{Mode, OFlags, open, openat},
     io::Errno,
     mount::{MountFlags, mount, mount_bind, mount_bind_recursive},
     net::{AddressFamily, SocketFlags, SocketType, socket_with},
@@ -91,17 +91,17 @@ const SHM_INODES: u32 = 256;
 
 /// Per-namespace quotas. The kernel charges a user's inotify instances and namespaces up the chain
 /// of creators, so that without these one run uses up another's.
-const QUOTAS: [(&str, u32); 10] = [
-    ("max_cgroup_namespaces", 0),
-    ("max_ipc_namespaces", 0),
-    ("max_mnt_namespaces", 0),
-    ("max_net_namespaces", 0),
-    ("max_pid_namespaces", 0),
-    ("max_time_namespaces", 0),
-    ("max_user_namespaces", 0),
-    ("max_uts_namespaces", 0),
-    ("max_inotify_instances", 16),
-    ("max_inotify_watches", 1024),
+const QUOTAS: [(&CStr, &[u8]); 10] = [
+    (c"max_cgroup_namespaces", b"0"),
+    (c"max_ipc_namespaces", b"0"),
+    (c"max_mnt_namespaces", b"0"),
+    (c"max_net_namespaces", b"0"),
+    (c"max_pid_namespaces", b"0"),
+    (c"max_time_namespaces", b"0"),
+    (c"max_user_namespaces", b"0"),
+    (c"max_uts_namespaces", b"0"),
+    (c"max_inotify_instances", b"16"),
+    (c"max_inotify_watches", b"1024"),
 ];
 
 /// The least, the usual and the most bytes of a TCP socket's buffers, where each socket counts as
@@ -172,11 +172,11 @@ fn build(recipe: &Recipe<'_>, setup: BorrowedFd<'_>) -> Jail<()> {
         .map(|path| File::open(path).step_with(|| format!("open {path}")));
     // Of no user namespace of its own, a cell would set the launcher's.
     let own_quotas = !without.has(Layer::KernelQuotas) && !without.has(Layer::UserNamespace);
-    for (name, most) in QUOTAS.into_iter().filter(|_| own_quotas) {
-        let written = fs::write(format!("/proc/sys/user/{name}"), most.to_string());
+    if own_quotas {
+        let written = set_quotas();
         // Where the cell can have no `/proc`, that of the container is read-only in places.
         if recipe.proc {
-            written.step_with(|| format!("set the quota {name}"))?;
+            written?;
         }
     }
     if recipe.watched && !without.has(Layer::NetworkNamespace) {
@@ -199,6 +199,17 @@ fn build(recipe: &Recipe<'_>, setup: BorrowedFd<'_>) -> Jail<()> {
     // Everything goes now; their owners must not close the numbers once more.
     std::mem::forget((workspace, tmp, snmp, snmp6));
     sys::close_range_from(0).map_err(JailError::from)
+}
+
+fn set_quotas() -> Jail<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = open("/proc/sys/user", flags, Mode::empty()).step("find the quotas")?;
+    for (name, most) in QUOTAS {
+        openat(&directory, name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+            .and_then(|file| rustix::io::write(file, most))
+            .step_with(|| format!("set the quota {name:?}"))?;
+    }
+    Ok(())
 }
 
 fn open_directory(path: &str) -> Jail<OwnedFd> {
@@ -312,14 +323,8 @@ fn mount_tmpfs(
 }
 
 /// The first process needs nothing from here on: no capability, no privilege, no reader of its
-/// memory.
+/// memory. It executes nothing either, so that no bounding set matters.
 fn give_everything_away() -> Jail<()> {
-    for capability in 0..64 {
-        const PR_CAPBSET_DROP: i32 = 24;
-        if sys::prctl(PR_CAPBSET_DROP, capability, 0).is_err() {
-            break;
-        }
-    }
     sys::drop_linux_caps()?;
     rustix::thread::set_no_new_privs(true).step("set no_new_privs")?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable).step("become undumpable")

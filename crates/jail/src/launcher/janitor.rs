@@ -3,10 +3,16 @@
 //! The last descriptor of a mount namespace takes its file systems along, and the kernel waits in
 //! that call for grace periods, a dozen of them. So the launcher keeps a cell's namespace open until
 //! the answer is out, and then has this process close it. It holds nothing else.
+//!
+//! Network namespaces cost the kernel the most, in a worker of its own, and most of that once for as
+//! many as end together: the janitor lets go of them in batches, a little later.
 
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
-use rustix::thread::set_name;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    thread::set_name,
+};
 
 use crate::{
     error::{Jail, Step},
@@ -33,11 +39,15 @@ impl Janitor {
         Ok(Self { socket: ours, _pidfd: pidfd })
     }
 
-    /// Hands over what is to be closed for a slot; it says when it has. `false` if nobody is there,
+    /// Hands over what is to be closed for a slot; it says when it has. What comes after the first
+    /// `now` of the descriptors holds a network namespace, and may wait. `false` if nobody is there,
     /// and the launcher has to do it itself.
-    pub(super) fn take(&self, slot: u32, descriptors: &[OwnedFd]) -> bool {
-        let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-        wire::send(self.socket.as_fd(), &slot.to_ne_bytes(), &borrowed).is_ok()
+    pub(super) fn take(&self, slot: u32, now: &[OwnedFd], later: &[OwnedFd]) -> bool {
+        let borrowed: Vec<_> = now.iter().chain(later).map(AsFd::as_fd).collect();
+        let mut order = [0; 8];
+        order[..4].copy_from_slice(&slot.to_ne_bytes());
+        order[4..].copy_from_slice(&u32::try_from(now.len()).unwrap_or(0).to_ne_bytes());
+        wire::send(self.socket.as_fd(), &order, &borrowed).is_ok()
     }
 
     /// A slot whose descriptors are closed; `None` when there is none, or it is gone.
@@ -65,12 +75,30 @@ fn work(socket: &OwnedFd) -> ! {
     }
     // SAFETY: it was put there a moment ago, and everything else is closed.
     let socket = unsafe { OwnedFd::from_raw_fd(SOCKET) };
-    let mut slot = [0; 4];
-    while let Ok(Some((length, descriptors))) = wire::receive(&socket, &mut slot) {
+    let mut order = [0; 8];
+    let mut namespaces = Vec::new();
+    loop {
+        if namespaces.len() >= BATCH || (!namespaces.is_empty() && !comes_soon(&socket)) {
+            namespaces.clear();
+        }
+        let Ok(Some((8, mut descriptors))) = wire::receive(&socket, &mut order) else { break };
+        let now = u32::from_ne_bytes([order[4], order[5], order[6], order[7]]) as usize;
+        namespaces.extend(descriptors.split_off(now.min(descriptors.len())));
         drop(descriptors);
-        if wire::send(socket.as_fd(), &slot[..length], &[]).is_err() {
+        if wire::send(socket.as_fd(), &order[..4], &[]).is_err() {
             break;
         }
     }
     sys::exit(0)
+}
+
+/// So many descriptors of network namespaces wait for each other.
+const BATCH: usize = 64;
+/// And for so long.
+const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
+/// Whether there is something to do before long.
+fn comes_soon(socket: &OwnedFd) -> bool {
+    let mut polled = [PollFd::new(socket, PollFlags::IN)];
+    matches!(poll(&mut polled, Some(&PATIENCE)), Ok(1..))
 }

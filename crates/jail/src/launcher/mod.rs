@@ -508,13 +508,15 @@ impl Launcher {
             slot.state = State::Releasing;
             slot.pipes.clear();
             slot.setup = None;
-            let mut kept: Vec<OwnedFd> = slot.mounts.take().into_iter().collect();
+            let mut mounts: Vec<OwnedFd> = slot.mounts.take().into_iter().collect();
+            let mut network = Vec::new();
             if let Some(Handles { workspace, tmp, snmp, snmp6 }) = slot.handles.take() {
-                kept.extend([workspace, tmp, snmp, snmp6]);
+                mounts.extend([workspace, tmp]);
+                network.extend([snmp, snmp6]);
             }
-            slot.clearing = self.janitor.take(u32::try_from(index).unwrap_or(u32::MAX), &kept);
+            let number = u32::try_from(index).unwrap_or(u32::MAX);
             // The group meanwhile; and the rest when the janitor is done.
-            drop(kept);
+            slot.clearing = self.janitor.take(number, &mounts, &network);
         }
         let Some(slot) = self.slots.get_mut(index).and_then(Option::as_mut) else { return };
         let emptied = slot.group.as_ref().is_none_or(|group| self.meters.remove(group));

@@ -6,6 +6,7 @@
 //! /n           where a cell puts its new root together, in its own mount namespace
 //! /empty       the second layer that a read-only overlay wants
 //! /s/<k>       the host's system directories
+//! /w           what of the host's `/usr` is not shown, as whiteouts
 //! /t/<i>/root  the skeleton of template i: directories, links, a few files
 //! /t/<i>/<k>   its trees
 //! /o           what a root with a way out has more of, if there is one
@@ -19,7 +20,7 @@ use std::{
 };
 
 use rustix::{
-    fs::CWD,
+    fs::{CWD, FileType, Mode, mknodat},
     io::Errno,
     mount::{
         MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount,
@@ -168,7 +169,7 @@ fn bind_devices(directory: &Path) -> Jail<()> {
     finish_device_directory(directory)
 }
 
-/// A directory under `base` and the path that a program sees it at.
+/// Directories under `base`, the upper first, and the path that a program sees them at.
 type Shown = (String, String);
 
 /// A link of the host's: the path that a program sees it at, and its target.
@@ -176,20 +177,46 @@ type Link = (String, PathBuf);
 
 fn mount_system(base: &Path) -> Jail<(Vec<Shown>, Vec<Link>)> {
     let (mut shown, mut links) = (Vec::new(), Vec::new());
-    for path in SYSTEM.into_iter().chain(SYSTEM_ALIASES) {
+    let as_one = hide_the_rest_of_usr(base).is_ok();
+    let parts = if as_one { &["/usr"][..] } else { &SYSTEM[..] };
+    for path in parts.iter().chain(&SYSTEM_ALIASES) {
         match fs::symlink_metadata(path) {
             Ok(metadata) if metadata.is_symlink() => {
-                links.push((path.to_owned(), fs::read_link(path).step("read a system link")?));
+                links.push(((*path).to_owned(), fs::read_link(path).step("read a system link")?));
             }
             Ok(metadata) if metadata.is_dir() => {
                 let inner = format!("/s/{}", shown.len());
                 clone_directory(Path::new(path), &base.join(&inner[1..]))?;
-                shown.push((inner, path.to_owned()));
+                let layers = if *path == "/usr" { format!("/w:{inner}") } else { inner };
+                shown.push((layers, (*path).to_owned()));
             }
             _ => {}
         }
     }
     Ok((shown, links))
+}
+
+/// Makes a layer above `/usr` in which all but the system directories is whited out, so that one
+/// overlay shows them all. Not where one of them is a link, or anything is mounted beneath.
+fn hide_the_rest_of_usr(base: &Path) -> std::io::Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let is_beneath = |line: &str| line.split(' ').nth(4).is_some_and(|at| at.starts_with("/usr/"));
+    if mounts.lines().any(is_beneath) {
+        return Err(std::io::ErrorKind::Unsupported.into());
+    }
+    let layer = base.join("w");
+    fs::create_dir(&layer)?;
+    for entry in fs::read_dir("/usr")? {
+        let entry = entry?;
+        let is_shown = SYSTEM.iter().any(|shown| entry.path() == Path::new(shown));
+        if !is_shown {
+            let mode = Mode::empty();
+            mknodat(CWD, layer.join(entry.file_name()), FileType::CharacterDevice, mode, 0)?;
+        } else if !entry.file_type()?.is_dir() {
+            return Err(std::io::ErrorKind::Unsupported.into());
+        }
+    }
+    Ok(())
 }
 
 /// Mounts a copy of `source` at the new directory `target`.

@@ -132,6 +132,8 @@ pub(super) struct Slot {
     /// The way out, while there is one or should be.
     pub(super) helper: Option<Helper>,
     pub(super) cell: Option<Process>,
+    /// Its pid in our `/proc`.
+    pub(super) pid: Option<u32>,
     pub(super) worker: Option<Process>,
     /// The socket over which the process under construction speaks.
     pub(super) setup: Option<OwnedFd>,
@@ -170,6 +172,7 @@ impl Slot {
             network,
             helper: None,
             cell: None,
+            pid: None,
             worker: None,
             setup: None,
             pipes: Vec::new(),

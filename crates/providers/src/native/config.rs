@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use ampoule_core::{Layer, Result};
+use ampoule_core::{Layer, ManifestTemplate, Result};
 use ampoule_jail::{
     LauncherConfig, NETWORK_HELPER, NetworkSetup, Opening, PROBE_ARGUMENT, PROBE_EXECUTABLE,
     SkeletonFile, Template, Tree, Warm, ZygoteRecipe, seccomp::DEFAULT_POLICY,
@@ -30,8 +30,6 @@ pub struct NativeConfig {
     pub runtimes: Vec<NativeRuntime>,
     /// How many sandboxes may exist at once.
     pub slots: u32,
-    /// Empty sandboxes that are kept for each template. They take slots too.
-    pub cells: u32,
     /// The longest wall clock that can be asked for.
     pub max_wall: Duration,
     /// The most memory that can be asked for, in bytes.
@@ -84,6 +82,14 @@ impl NativeRuntime {
     }
 }
 
+impl NativeRuntime {
+    /// The templates that can be had: what they import is installed.
+    pub(super) fn templates(&self) -> &[ManifestTemplate] {
+        let manifest = &self.folder.manifest;
+        if self.packages.is_some() { &manifest.templates } else { &[] }
+    }
+}
+
 impl NativeConfig {
     /// Host ids that no distribution hands out and no container range uses (systemd's list of
     /// ranges leaves them free).
@@ -105,9 +111,13 @@ impl NativeConfig {
         LauncherConfig {
             templates: runtimes.chain(self.probes.iter().map(|_| probe_template())).collect(),
             // Neither a probe nor a spare cell takes the place of a run.
-            slots: self.slots
-                + u32::from(self.probes.is_some())
-                + self.warm.cells * u32::try_from(self.runtimes.len()).unwrap_or(0),
+            slots: self
+                .warm
+                .cells
+                .saturating_mul(u32::try_from(self.runtimes.len()).unwrap_or(0))
+                .saturating_add(self.slots)
+                .saturating_add(u32::from(self.probes.is_some()))
+                .min(Self::MOST_SLOTS),
             id_base: self.id_base,
             policy: DEFAULT_POLICY.to_owned(),
             allow_missing: self.allow_missing.clone(),
@@ -166,12 +176,20 @@ fn template(runtime: &NativeRuntime) -> Template {
         command: folder.command(&placeholders),
         environment,
         probes: false,
-        zygotes: folder
-            .zygote_command(&placeholders)
-            .map(|command| ZygoteRecipe { name: folder.language().to_string(), command })
-            .into_iter()
-            .collect(),
+        zygotes: zygotes(runtime, &placeholders),
     }
+}
+
+/// The warm interpreters of a runtime: the bare one, then its templates in the manifest's order.
+fn zygotes(runtime: &NativeRuntime, placeholders: &Placeholders<'_>) -> Vec<ZygoteRecipe> {
+    let folder = &runtime.folder;
+    let Some(command) = folder.zygote_command(placeholders) else { return Vec::new() };
+    let bare = ZygoteRecipe { name: folder.language().to_string(), command: command.clone() };
+    let with_modules = |template: &ManifestTemplate| ZygoteRecipe {
+        name: template.name.clone(),
+        command: [&command[..], template.modules()].concat(),
+    };
+    std::iter::once(bare).chain(runtime.templates().iter().map(with_modules)).collect()
 }
 
 /// Not of any runtime: it has no language, so that no request can name it.

@@ -15,6 +15,7 @@ mod channels;
 mod config;
 mod error;
 mod frame;
+mod groups;
 mod link;
 mod output;
 mod proofs;
@@ -27,8 +28,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ampoule_core::{
     CancelGrade, Capabilities, DestroyGrade, Error, ErrorKind, EvidenceGrade, IsolationLevel,
-    IsolationReport, Language, Layer, Meters, NetworkPolicy, Provider, ProviderInfo, Result,
-    Sandbox, SandboxSpec, TemplateHint, TemplateName, ValueChannel,
+    IsolationReport, Language, Layer, Meters, NetworkPolicy, Profile, Provider, ProviderInfo,
+    Result, Sandbox, SandboxSpec, TemplateHint, TemplateName, ValueChannel,
 };
 use ampoule_jail::{CellLimits, Conditions, Keeper, Origin};
 use async_trait::async_trait;
@@ -37,6 +38,7 @@ use tokio::{sync::watch, task::JoinHandle};
 pub use ampoule_jail::{AddressRange, BadRange, Opening, Warm};
 use channels::RuntimeTraits;
 pub use config::{NativeConfig, NativeRuntime, NetworkConfig, Probes};
+use groups::Groups;
 use link::{Link, LinkState};
 pub use proofs::{METERS, MeterProof};
 use sandbox::NativeSandbox;
@@ -49,8 +51,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 struct TemplateInfo {
     index: u32,
     traits: RuntimeTraits,
-    /// Whether its interpreter can be forked from a warm one.
-    forks: bool,
+    /// Its warm interpreters: the bare one, then those of these templates.
+    zygotes: Option<Arc<[TemplateName]>>,
 }
 
 /// The native provider.
@@ -58,6 +60,7 @@ struct TemplateInfo {
 pub struct Native {
     capabilities: Arc<Capabilities>,
     templates: BTreeMap<Language, TemplateInfo>,
+    groups: Groups,
     proofs: proofs::Proofs,
     link: watch::Receiver<LinkState>,
     tender: std::sync::Mutex<Option<JoinHandle<()>>>,
@@ -91,11 +94,14 @@ impl Native {
                         heap_aborts: manifest.heap_aborts,
                         probes: manifest.probes.clone(),
                     };
-                    let forks = manifest.zygote.is_some();
-                    let info = TemplateInfo { index, traits, forks };
+                    let names = runtime.templates().iter();
+                    let names = names.map(|template| TemplateName::new(&template.name));
+                    let zygotes = manifest.zygote.as_ref().map(|_| names.collect());
+                    let info = TemplateInfo { index, traits, zygotes };
                     (runtime.folder.language().clone(), info)
                 })
                 .collect(),
+            groups: Groups::default(),
             proofs: proofs::Proofs::new(config),
             link,
             tender: std::sync::Mutex::new(Some(tender)),
@@ -123,14 +129,25 @@ impl Native {
             millicpus: spec.limits.millicpus,
         };
         let link = self.link().await?;
-        let origin = match template.forks {
-            true => Origin::Zygote { zygote: 0, group: 0 },
-            false => Origin::Exec,
-        };
+        let origin = self.origin(&template, &spec);
         let prepared = link.prepare(template.index, origin, limits, spec.network).await?;
         let mut isolation = isolation_report(&link, spec.network);
         self.proofs.leave_out(&mut isolation);
         NativeSandbox::start(prepared, spec, isolation, template.traits, PATIENCE).await
+    }
+
+    /// Where the interpreter of a sandbox comes from.
+    fn origin(&self, template: &TemplateInfo, spec: &SandboxSpec) -> Origin {
+        match (&template.zygotes, spec.profile) {
+            (Some(zygotes), Profile::Fast) => {
+                let is_it = |name: &TemplateName| Some(name) == spec.template.as_ref();
+                // The bare one is the first.
+                let zygote = zygotes.iter().position(is_it).map_or(0, |place| place + 1);
+                let zygote = u32::try_from(zygote).unwrap_or(0);
+                Origin::Zygote { zygote, group: self.groups.number(&spec.trust_group) }
+            }
+            (None, _) | (Some(_), Profile::Strict) => Origin::Exec,
+        }
     }
 
     /// The launcher that is there now, or the next one.

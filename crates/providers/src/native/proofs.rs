@@ -70,7 +70,8 @@ impl Proofs {
         let index = u32::try_from(config.runtimes.len()).unwrap_or(u32::MAX);
         let traits =
             RuntimeTraits { protocol: Protocol::Frames, heap_aborts: false, probes: Vec::new() };
-        let template = config.probes.as_ref().map(|_| TemplateInfo { index, traits, forks: false });
+        let template =
+            config.probes.as_ref().map(|_| TemplateInfo { index, traits, zygotes: None });
         let without = config.probes.iter().flat_map(|probes| probes.without.clone()).collect();
         Self { template, without, proved: Mutex::default() }
     }

@@ -130,6 +130,10 @@ impl Sandbox for NativeSandbox {
         cancel: CancellationToken,
     ) -> Result<EventStream> {
         crate::gate::check_request(&self.spec, &request)?;
+        // What ended while it waited has run no program: whoever asks may ask for another.
+        if self.ready.as_ref().is_some_and(|(slot, _)| !slot.is_quiet()) {
+            return Err(error::launcher_lost());
+        }
         let (slot, channels) = self.ready.take().ok_or_else(|| {
             Error::new(
                 ErrorKind::Unsupported,
@@ -137,6 +141,8 @@ impl Sandbox for NativeSandbox {
                 "a sandbox runs one program and no second",
             )
         })?;
+        // What the interpreter tried while it waited is not the program's doing.
+        while let Ok(Some(_)) = channels.listener.get_ref().refuse_next() {}
         let (events, receiver) = mpsc::channel(EVENTS_AHEAD);
         let (give_back, returned) = oneshot::channel();
         self.returned = Some(returned);

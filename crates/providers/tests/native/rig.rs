@@ -53,7 +53,6 @@ impl Rig {
                 .map(|folder| NativeRuntime::find(folder, &default_data_dir()).unwrap())
                 .collect(),
             slots,
-            cells: 0,
             max_wall: Duration::from_secs(60),
             max_memory: 1 << 30,
             id_base: NativeConfig::DEFAULT_ID_BASE,
