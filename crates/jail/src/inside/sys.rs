@@ -82,7 +82,7 @@ const LANDLOCK_RESTRICT_SELF: usize = 446;
 /// The arguments must be what the kernel expects of call `nr`: every pointer among them valid for
 /// the access that the call makes, for as long as the call lasts.
 #[cfg(target_arch = "x86_64")]
-unsafe fn syscall(nr: usize, a: [usize; 6]) -> isize {
+pub(crate) unsafe fn syscall(nr: usize, a: [usize; 6]) -> isize {
     let result: isize;
     // SAFETY: the `syscall` instruction clobbers rcx and r11 only, which are declared; memory is
     // read and written as the caller has vouched for.
@@ -104,7 +104,7 @@ unsafe fn syscall(nr: usize, a: [usize; 6]) -> isize {
 /// # Safety
 /// As there.
 #[cfg(target_arch = "aarch64")]
-unsafe fn syscall(nr: usize, a: [usize; 6]) -> isize {
+pub(crate) unsafe fn syscall(nr: usize, a: [usize; 6]) -> isize {
     let result: isize;
     // SAFETY: `svc 0` changes x0 only; memory is read and written as the caller has vouched for.
     unsafe {
@@ -119,7 +119,7 @@ unsafe fn syscall(nr: usize, a: [usize; 6]) -> isize {
     result
 }
 
-fn check(call: &'static str, result: isize) -> Sys<usize> {
+pub(crate) fn check(call: &'static str, result: isize) -> Sys<usize> {
     if (-4095..0).contains(&result) {
         #[expect(clippy::cast_possible_truncation, reason = "an errno is below 4096")]
         return Err(Fault { call, errno: -result as i32 });
@@ -127,7 +127,7 @@ fn check(call: &'static str, result: isize) -> Sys<usize> {
     Ok(result.cast_unsigned())
 }
 
-fn fd(raw: i32) -> usize {
+pub(crate) fn fd(raw: i32) -> usize {
     // The kernel reads descriptors as `int`; sign extension keeps AT_FDCWD what it is.
     (raw as isize).cast_unsigned()
 }
@@ -137,12 +137,12 @@ fn fd(raw: i32) -> usize {
     clippy::cast_possible_wrap,
     reason = "the kernel returns an int here"
 )]
-fn as_int(value: usize) -> i32 {
+pub(crate) fn as_int(value: usize) -> i32 {
     value as i32
 }
 
 /// A NUL-terminated string for the kernel.
-fn path(text: &core::ffi::CStr) -> usize {
+pub(crate) fn path(text: &core::ffi::CStr) -> usize {
     text.as_ptr() as usize
 }
 
