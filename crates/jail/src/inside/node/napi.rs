@@ -5,7 +5,7 @@
 
 use core::ffi::{CStr, c_char, c_void};
 
-use super::{super::sys::Fault, Lookup};
+use super::{super::sys::Fault, Lookup, calls};
 
 /// `napi_env`, `napi_value`, `napi_callback_info`: opaque to us.
 type Opaque = *mut c_void;
@@ -89,7 +89,8 @@ pub(crate) unsafe fn export(environment: Opaque, exports: Opaque, lookup: Lookup
     }
 }
 
-/// `serve(control)`: 0 in a child; a text that says why not, where there can be none.
+/// `serve(control)`: in a child its pid, which `process.pid` does not know; a text that says why not,
+/// where there can be no child.
 unsafe extern "C" fn called(environment: Opaque, info: Opaque) -> Opaque {
     let mut result = core::ptr::null_mut();
     // SAFETY: written before this function was given to anybody, and never again.
@@ -108,7 +109,9 @@ unsafe extern "C" fn called(environment: Opaque, info: Opaque) -> Opaque {
             return result;
         }
         match (bound.serve)(control) {
-            Ok(()) => (bound.create_double)(environment, 0.0, &mut result),
+            Ok(()) => {
+                (bound.create_double)(environment, f64::from(calls::pid()), &mut result)
+            },
             Err(fault) => {
                 let mut buffer = [0; 96];
                 let text = describe(fault, &mut buffer);
