@@ -19,8 +19,8 @@ export CARGO_TARGET_DIR
 RELEASE := $(CARGO_TARGET_DIR)/release/ampoule
 DEBUG := $(CARGO_TARGET_DIR)/debug/ampoule
 
-# Arguments of single tasks: `make bench N=300`, `make deny CHECKS=advisories`.
-N ?= 100
+# Arguments of single tasks: `make bench BENCH="--quick --only soak"`, `make deny CHECKS=advisories`.
+BENCH ?=
 CHECKS ?= licenses bans sources
 
 .PHONY: help
@@ -76,8 +76,10 @@ logs: ## Show the log of the service (and follow it on a terminal)
 	@scripts/service.sh logs
 
 .PHONY: bench
-bench: setup ## Compare latencies with the bare interpreters in one run (N=100)
-	@scripts/bench.sh "$(RELEASE)" "$(N)"
+bench: setup stop ## Measure beside the bare interpreters (docs/benchmarks.md; BENCH=--quick takes minutes)
+	@cargo build --release --locked --package ampoule-bench
+	@"$(CARGO_TARGET_DIR)/release/ampoule-bench" --binary "$(RELEASE)" --data-dir "$(AMPOULE_DATA_DIR)" \
+		--json "$(CURDIR)/.data/bench.json" $(BENCH)
 
 # --- checks (.ci/run runs them all) -------------------------------------------------------------
 

@@ -12,7 +12,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 def words_of_tests():
     """Every identifier in the sources: names of tests are functions or strings in a table."""
     words = set()
-    for source in [*ROOT.glob("crates/**/*.rs"), *ROOT.glob("tests/**/*.py")]:
+    for source in [*ROOT.glob("crates/**/*.rs"), *ROOT.glob("benches/**/*.rs"), *ROOT.glob("tests/**/*.py")]:
         words.update(re.findall(r"[a-z][a-z0-9_]{5,}", source.read_text()))
     return words
 

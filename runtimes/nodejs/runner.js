@@ -11,7 +11,7 @@
 // What a program can do is choose its own value, or fail. It holds descriptor 3 itself, so that
 // much is true of any runner; whether the run succeeded is decided outside, by other evidence.
 //
-// With the path of an addon as its third argument it is a zygote: it loads what programs use, runs a
+// `runner.js PACKAGES --zygote ADDON MODULE...` is a zygote: it loads what programs use, runs a
 // program that does nothing, and hands itself to the addon, whose `serve` returns in forked children
 // only. They go on as if they had just been started. The zygote never sees a request.
 //
@@ -635,7 +635,7 @@
     const { exports: inside } = loadAddon(addon);
     // The compiler's threads come to rest.
     wait(waitCell, 0, 0, 50);
-    const served = typeof inside.serve === 'function' ? inside.serve(3) : 'no Node-API';
+    const served = typeof inside.serve === 'function' ? inside.serve() : 'no Node-API';
     if (typeof served === 'string') {
       complain('ampoule: this Node.js cannot be forked: ' + served + '\n');
       leave(1);
@@ -655,7 +655,7 @@
   };
 
   try {
-    const [, , , addon, ...packages] = process.argv;
+    const [, , , mode, addon, ...packages] = process.argv;
     const module = makeModule();
     const programRequire = Module.createRequire(programFile);
     // Before the listeners of the program, which do get what it throws outside of `main`.
@@ -669,7 +669,7 @@
     process.on('beforeExit', () => {
       failWith(fail('Error', 'main() never settled: nothing is left to run, and its promise is still pending'));
     });
-    if (addon !== undefined) serveForks(addon, packages, programRequire);
+    if (mode === '--zygote') serveForks(addon, packages, programRequire);
     resultPipe = identity(3);
     makeSynchronous('stdout', 1);
     makeSynchronous('stderr', 2);

@@ -2,6 +2,8 @@
 
     start -> imports -> 0x01 on 3 -> request from 0 -> the program -> one frame on 3 -> _exit
 
+    start -> imports -> a zygote: forks workers, each of which goes on with 0x01
+
 The program is hostile. It may patch, trace, close and empty whatever Python lets it reach, so:
 
 * everything that is needed after the program has started is taken before, and kept in the cells of
@@ -14,6 +16,8 @@ What a program can do is choose its own value, or fail. It holds descriptor 3 it
 true of any runner; whether the run succeeded is decided outside, by other evidence.
 
 Called as `runner.py PACKAGES`, in the working directory of the program, with `-I -S -B -u -X utf8`.
+`runner.py PACKAGES --zygote LIBRARY MODULE...` imports the modules and forks workers, as the launcher
+orders on descriptor 3. Up to the fork nothing is of any program; after it the worker is confined.
 `-u` because what a program printed before it was killed counts: two system calls a print, measured
 at 3 us each line instead of 1.5 us with line buffering, which loses the last unfinished line.
 """
@@ -36,6 +40,7 @@ def runner():
 
     # Private references to everything that is used once the program has started.
     BaseException = builtins.BaseException
+    BlockingIOError = builtins.BlockingIOError
     NameError = builtins.NameError
     OSError = builtins.OSError
     RecursionError = builtins.RecursionError
@@ -162,21 +167,22 @@ def runner():
         except BaseException:
             pass
 
-    def read_exactly(count):
-        parts = []
-        while count:
-            part = read(0, count if count < 1 << 20 else 1 << 20)
-            if not part:
-                # Nobody wants this interpreter any more.
-                leave(1)
-            parts.append(part)
+    def read_exactly(count, part):
+        parts = [part]
+        while part and count > len(part):
             count -= len(part)
+            part = read(0, count if count < 1 << 20 else 1 << 20)
+            parts.append(part)
+        if not part:
+            # Nobody wants this interpreter any more.
+            leave(1)
         return b"".join(parts)
 
     def read_request():
-        length = int.from_bytes(read_exactly(4), "little")
-        text = read_exactly(length).decode("utf-8")
+        length = int.from_bytes(read_exactly(4, wait_for_request()), "little")
+        return parse(read_exactly(length, read(0, length if length < 1 << 20 else 1 << 20)).decode("utf-8"))
 
+    def parse(text):
         class Context:
             strict = True
             object_hook = object_pairs_hook = parse_constant = None
@@ -559,6 +565,7 @@ def runner():
         # Behind the standard library: what the program writes shadows nothing of it.
         sys.path += sys.argv[1:2]
         sys.path.append(workspace)
+        del sys.orig_argv[len(sys.orig_argv) - len(sys.argv) + 2 :]
         sys.argv[:] = ["main.py"]
         module = type(sys)("main")
         module.__dict__.update(__file__=program_file, __loader__=Loader(), __builtins__=builtins)
@@ -566,10 +573,86 @@ def runner():
         sys.modules["main"] = sys.modules["__main__"] = module
         return module.__dict__
 
+    # --- the zygote ----------------------------------------------------------------------------
+
+    def rehearsal():
+        """Goes the way of a request, step by step: code is specialised, and pages are there."""
+        stage = type(sys)("main").__dict__
+        stage.update(namespace)
+        request = parse(
+            '{"nonce":"0","code":"import sys\\ndef main(a, b=2):\\n    return {\'l\': [a, b, 1.5, None]}\\n",'
+            '"arguments":{"a":1},"max_value_bytes":1000,"max_depth":10}'
+        )
+        yield
+        value, _ = attempt(run_program, request["code"], stage, request["arguments"])
+        yield
+        attempt(encode, value, request["max_value_bytes"], request["max_depth"])
+        attempt(flush_everything)
+        yield
+        attempt(write_source, b"")
+        attempt(unlink, program_file)
+
+    def wait_for_request():
+        """Gives the first bytes of the request, and rehearses until they come."""
+        set_blocking(0, False)
+        head = None
+        for _ in rehearsal():
+            try:
+                head = read(0, 4)
+                break
+            except BlockingIOError:
+                pass
+        set_blocking(0, True)
+        return read(0, 4) if head is None else head
+
+    def become_zygote(library, modules):
+        """Imports ahead and serves the launcher's orders; returns in a worker."""
+        import _ctypes
+
+        for name in modules:
+            import_module(name)
+
+        class Result(_ctypes._SimpleCData):
+            _type_ = "i"
+
+        class Function(_ctypes.CFuncPtr):
+            _flags_ = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_PYTHONAPI
+            _restype_ = Result
+
+        serve = Function(_ctypes.dlsym(_ctypes.dlopen(library, 2), "ampoule_inside_python"))
+        # A thread that an import has started may be about to end.
+        for _ in range(1000):
+            if posix.stat("/proc/self/task").st_nlink <= 3:
+                break
+            import_module("time").sleep(0.001)
+        for _ in range(8):
+            for _ in rehearsal():
+                pass
+        gc.collect()
+        gc.freeze()
+        if serve() != 0:
+            leave(0)
+        reseed()
+
+    def reseed():
+        """Gives a worker random numbers of its own; Python's own module sees to itself."""
+        numpy_random = sys.modules.get("numpy.random")
+        if numpy_random is not None:
+            numpy_random.seed()
+
+    arguments = sys.argv[2:]
+    namespace = make_module()
+    own_stdout, own_stderr = sys.stdout, sys.stderr
+    if arguments[:1] == ["--zygote"]:
+        try:
+            become_zygote(arguments[1], arguments[2:])
+        except BaseException as error:
+            # Nobody's program is near: the launcher is told.
+            posix.write(3, ("E" + type(error).__name__ + ": " + str(error)).encode()[:200])
+            leave(1)
+
     posix.set_inheritable(3, False)
     result_pipe = file_identity(3)
-    own_stdout, own_stderr = sys.stdout, sys.stderr
-    namespace = make_module()
     sent = False
 
     write_all(3, b"\x01")

@@ -108,10 +108,13 @@ pub(crate) struct RunSettings {
     /// What it may reach: `none`, or `open` where the operator allows it [default: none]
     #[arg(long, value_name = "POLICY")]
     network: Option<String>,
+    /// Where its interpreter is from: `fast`, perhaps a fork, or `strict`, its own [default: fast]
+    #[arg(long, value_name = "PROFILE")]
+    profile: Option<String>,
 }
 
 impl RunSettings {
-    fn flags(&self) -> [(&'static str, &Option<String>); 6] {
+    fn flags(&self) -> [(&'static str, &Option<String>); 7] {
         [
             ("--timeout", &self.timeout),
             ("--memory", &self.memory),
@@ -119,6 +122,7 @@ impl RunSettings {
             ("--processes", &self.processes),
             ("--output", &self.output),
             ("--network", &self.network),
+            ("--profile", &self.profile),
         ]
     }
 }

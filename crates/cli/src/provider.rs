@@ -11,9 +11,10 @@ use std::{num::NonZeroUsize, path::Path, sync::Arc};
 
 use ampoule_core::{Language, Layer, Provider, SelfTest};
 use ampoule_jail::Keeper;
+use ampoule_manager::{ManagerConfig, PoolConfig};
 use ampoule_providers::{
     memory::Memory,
-    native::{Native, NativeConfig, NativeRuntime, NetworkConfig, Probes},
+    native::{Native, NativeConfig, NativeRuntime, NetworkConfig, Probes, Warm},
     runtimes::Catalogue,
 };
 use tracing::warn;
@@ -31,14 +32,64 @@ pub(crate) fn catalogue(config: &Config) -> Result<Catalogue, Failure> {
 /// What the back-end must be able to do.
 #[derive(Clone, Debug)]
 pub(crate) struct Needs {
-    /// Runs at the same time.
-    pub(crate) concurrency: NonZeroUsize,
+    /// What sandboxes have to be held at once.
+    pub(crate) slots: Slots,
     /// The only language that is asked for, if there is only one.
     pub(crate) only: Option<Language>,
     /// Whether the fences are to be tried.
     pub(crate) probes: bool,
     /// Whether this process does nothing more that needs the rights it was started with.
     pub(crate) gives_up_rights: bool,
+}
+
+/// How many sandboxes exist at once, at most.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slots {
+    /// Runs at the same time.
+    places: usize,
+    /// The pool of ready sandboxes.
+    pool: PoolConfig,
+    /// Spare cells of each template.
+    cells: u32,
+}
+
+impl Slots {
+    /// One run, and nothing that waits.
+    pub(crate) const ONE: Self = Self {
+        places: 1,
+        pool: PoolConfig {
+            ready: 0,
+            most: 0,
+            boots: NonZeroUsize::MIN,
+            max_age: std::time::Duration::ZERO,
+        },
+        cells: 0,
+    };
+
+    /// What a service needs that is configured so.
+    pub(crate) fn of(config: &Config) -> Self {
+        let ManagerConfig { concurrency, pool, .. } = config.manager;
+        Self { places: concurrency.get(), pool, cells: config.cells }
+    }
+
+    /// Sandboxes that exist at once, at most.
+    pub(crate) fn most(self) -> usize {
+        let Self { places, pool, .. } = self;
+        let pooled = match pool.ready {
+            0 => 0,
+            // A run may hold a place while a sandbox of the pool that was of no use to it goes.
+            _ => pool.most.saturating_add(pool.boots.get()).saturating_add(places),
+        };
+        places.saturating_add(pooled)
+    }
+
+    /// The slots for so many templates. A slot is taken from the first word of its sandbox until
+    /// nothing of it is left.
+    fn count(self, templates: usize) -> u32 {
+        let cells = usize::try_from(self.cells).unwrap_or(usize::MAX);
+        let slots = self.most().saturating_add(templates.saturating_mul(cells));
+        u32::try_from(slots).unwrap_or(u32::MAX).min(NativeConfig::MOST_SLOTS)
+    }
 }
 
 /// A back-end that can be used.
@@ -72,15 +123,19 @@ impl Prepared {
     }
 
     fn native(config: &Config, catalogue: &Catalogue, needs: &Needs) -> Result<Self, Failure> {
+        let runtimes = runtimes(catalogue, &config.data_dir, needs.only.as_ref())?;
+        let templates = runtimes.iter().map(|runtime| 1 + runtime.folder.manifest.templates.len());
         let config = NativeConfig {
-            runtimes: runtimes(catalogue, &config.data_dir, needs.only.as_ref())?,
-            slots: u32::try_from(needs.concurrency.get()).unwrap_or(u32::MAX),
+            slots: needs.slots.count(templates.sum()),
+            cells: needs.slots.cells,
+            runtimes,
             max_wall: config.manager.bounds.wall,
             max_memory: config.manager.bounds.memory,
             id_base: config.id_base,
             allow_missing: config.allow_missing.clone(),
             network: NetworkConfig { allow: config.network_allow.clone() },
             probes: needs.probes.then(Probes::default),
+            warm: Warm { zygotes: needs.probes, cells: 2, disk: config.limits.disk },
         };
         let keeper = Native::spawn(&config)?;
         if needs.gives_up_rights {
@@ -111,6 +166,7 @@ pub(crate) fn for_probes(config: &Config, without: Vec<Layer>) -> NativeConfig {
     NativeConfig {
         runtimes: Vec::new(),
         slots: 0,
+        cells: 0,
         max_wall: config.manager.bounds.wall,
         max_memory: config.manager.bounds.memory,
         id_base: config.id_base,
@@ -118,6 +174,7 @@ pub(crate) fn for_probes(config: &Config, without: Vec<Layer>) -> NativeConfig {
         allow_missing: Layer::WAIVABLE.to_vec(),
         network: NetworkConfig::default(),
         probes: Some(Probes { without }),
+        warm: Warm::default(),
     }
 }
 
@@ -146,4 +203,22 @@ fn runtimes(
         return Err(Failure::platform(message));
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_hold_whatever_can_exist_at_once_and_have_a_bound() {
+        let slots = |places, ready, most, cells| {
+            let pool = PoolConfig { ready, most, boots: NonZeroUsize::MIN, ..PoolConfig::off() };
+            Slots { places, pool, cells }.count(3)
+        };
+        assert_eq!(Slots::ONE.count(5), 1);
+        assert_eq!(slots(4, 0, 64, 0), 4);
+        // Places, ready ones, the boot, those of no use, and cells of three templates.
+        assert_eq!(slots(4, 8, 64, 2), 4 + 64 + 1 + 4 + 6);
+        assert_eq!(slots(1024, 8, 512, 64), NativeConfig::MOST_SLOTS);
+    }
 }

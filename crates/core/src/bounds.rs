@@ -2,7 +2,9 @@
 
 use std::{fmt, time::Duration};
 
-use crate::{Limits, NetworkPolicy, format_bytes, format_cpus, format_duration};
+use crate::{
+    Limits, NetworkPolicy, Profile, SandboxSpec, format_bytes, format_cpus, format_duration,
+};
 
 /// The least CPU bandwidth that the kernel can hold a run to, in thousandths of a CPU.
 const MIN_MILLICPUS: u32 = 10;
@@ -26,11 +28,13 @@ pub struct Bounds {
     pub disk: u64,
     /// The widest network policy.
     pub network: NetworkPolicy,
+    /// The least strict profile.
+    pub profile: Profile,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self::of(&Limits::default(), NetworkPolicy::None)
+        Self::of(&Limits::default(), NetworkPolicy::None, Profile::Fast)
     }
 }
 
@@ -62,7 +66,7 @@ impl fmt::Display for Excess {
 
 impl Bounds {
     /// What is given to a request that asks for nothing, and no more.
-    pub fn of(limits: &Limits, network: NetworkPolicy) -> Self {
+    pub fn of(limits: &Limits, network: NetworkPolicy, profile: Profile) -> Self {
         Self {
             wall: limits.wall,
             memory: limits.memory,
@@ -72,37 +76,50 @@ impl Bounds {
             output: limits.output,
             disk: limits.disk,
             network,
+            profile,
         }
     }
 
-    /// Everything about `limits` and `network` that is outside of these bounds.
-    pub fn excesses(&self, limits: &Limits, network: NetworkPolicy) -> Vec<Excess> {
+    /// Everything that `spec` asks for and that is outside of these bounds.
+    pub fn excesses(&self, spec: &SandboxSpec) -> Vec<Excess> {
+        let (limits, network) = (&spec.limits, spec.network);
         let mut found = Vec::new();
-        let mut at_most = |field, is_within: bool, asked: String, allowed: String| {
+        let mut at_most = |field, is_within: bool, said: &dyn Fn() -> (String, String)| {
+            // Nearly every request is within: only what is not is put into words.
             if !is_within {
+                let (asked, allowed) = said();
                 found.push(Excess { field, asked, rule: "at most", allowed, why: None });
             }
         };
-        let durations = |asked, allowed| (format_duration(asked), format_duration(allowed));
-        let sizes = |asked, allowed| (format_bytes(asked), format_bytes(allowed));
-        let (asked, allowed) = durations(limits.wall, self.wall);
-        at_most("timeout", limits.wall <= self.wall, asked, allowed);
-        let (asked, allowed) = sizes(limits.memory, self.memory);
-        at_most("memory", limits.memory <= self.memory, asked, allowed);
+        at_most("timeout", limits.wall <= self.wall, &|| {
+            (format_duration(limits.wall), format_duration(self.wall))
+        });
+        at_most("memory", limits.memory <= self.memory, &|| {
+            (format_bytes(limits.memory), format_bytes(self.memory))
+        });
         if let (Some(cpu), Some(most)) = (limits.cpu, self.cpu) {
-            let (asked, allowed) = durations(cpu, most);
-            at_most("cpu_time", cpu <= most, asked, allowed);
+            at_most("cpu_time", cpu <= most, &|| (format_duration(cpu), format_duration(most)));
         }
-        let (asked, allowed) = (format_cpus(limits.millicpus), format_cpus(self.millicpus));
-        at_most("cpus", limits.millicpus <= self.millicpus, asked, allowed);
-        let (asked, allowed) = (limits.processes.to_string(), self.processes.to_string());
-        at_most("processes", limits.processes <= self.processes, asked, allowed);
-        let (asked, allowed) = sizes(limits.output, self.output);
-        at_most("output", limits.output <= self.output, asked, allowed);
-        let (asked, allowed) = sizes(limits.disk, self.disk);
-        at_most("disk", limits.disk <= self.disk, asked, allowed);
-        let (asked, allowed) = (network.as_str().to_owned(), self.network.as_str().to_owned());
-        at_most("network", network <= self.network, asked, allowed);
+        at_most("cpus", limits.millicpus <= self.millicpus, &|| {
+            (format_cpus(limits.millicpus), format_cpus(self.millicpus))
+        });
+        at_most("processes", limits.processes <= self.processes, &|| {
+            (limits.processes.to_string(), self.processes.to_string())
+        });
+        at_most("output", limits.output <= self.output, &|| {
+            (format_bytes(limits.output), format_bytes(self.output))
+        });
+        at_most("disk", limits.disk <= self.disk, &|| {
+            (format_bytes(limits.disk), format_bytes(self.disk))
+        });
+        at_most("network", network <= self.network, &|| {
+            (network.as_str().to_owned(), self.network.as_str().to_owned())
+        });
+        if spec.profile < self.profile {
+            let (asked, allowed) = (spec.profile.as_str(), self.profile.as_str());
+            let (asked, allowed) = (asked.to_owned(), allowed.to_owned());
+            found.push(Excess { field: "profile", asked, rule: "only", allowed, why: None });
+        }
         found.extend(below_the_least(limits));
         found
     }
@@ -137,8 +154,24 @@ fn below_the_least(limits: &Limits) -> Vec<Excess> {
 mod tests {
     use super::*;
 
+    fn spec(limits: Limits, network: NetworkPolicy) -> SandboxSpec {
+        SandboxSpec { limits, network, ..SandboxSpec::of(crate::Language::new("python")) }
+    }
+
     fn told(limits: Limits, network: NetworkPolicy) -> Vec<String> {
-        Bounds::default().excesses(&limits, network).iter().map(Excess::to_string).collect()
+        let found = Bounds::default().excesses(&spec(limits, network));
+        found.iter().map(Excess::to_string).collect()
+    }
+
+    #[test]
+    fn where_strict_is_the_least_nothing_less_can_be_asked_for() {
+        let mut asked = spec(Limits::default(), NetworkPolicy::None);
+        let bounds = Bounds { profile: Profile::Strict, ..Bounds::default() };
+        let told = bounds.excesses(&asked)[0].to_string();
+        assert_eq!(told, "`profile` is fast, and only strict is allowed");
+        asked.profile = Profile::Strict;
+        assert_eq!(bounds.excesses(&asked), []);
+        assert_eq!(Bounds::default().excesses(&asked), []);
     }
 
     #[test]
@@ -151,10 +184,10 @@ mod tests {
         let asked =
             |seconds| Limits { cpu: Some(Duration::from_secs(seconds)), ..Limits::default() };
         assert_eq!(told(asked(5400), NetworkPolicy::None), [""; 0]);
-        let bounds = Bounds::of(&asked(30), NetworkPolicy::None);
-        assert_eq!(bounds.excesses(&asked(30), NetworkPolicy::None), []);
+        let bounds = Bounds::of(&asked(30), NetworkPolicy::None, Profile::Fast);
+        assert_eq!(bounds.excesses(&spec(asked(30), NetworkPolicy::None)), []);
         assert_eq!(
-            bounds.excesses(&asked(31), NetworkPolicy::None)[0].to_string(),
+            bounds.excesses(&spec(asked(31), NetworkPolicy::None))[0].to_string(),
             "`cpu_time` is 31s, and at most 30s is allowed"
         );
     }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::Serialize;
 
-use crate::{Language, Layer, NetworkPolicy};
+use crate::{Code, Language, Layer, NetworkPolicy, TemplateHint, TemplateName, template::suiting};
 
 /// How strong the wall around a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -71,6 +71,9 @@ pub enum DestroyGrade {
 pub struct Capabilities {
     /// The languages that have an interpreter and a runner here.
     pub languages: Vec<Language>,
+    /// What sandboxes can be made from beside the bare template of each language, and when that
+    /// would suit.
+    pub templates: Vec<TemplateHint>,
     /// The wall around a run.
     pub isolation: IsolationLevel,
     /// Where the facts of a verdict come from.
@@ -100,6 +103,12 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
+    /// The template that suits a source, by the modules that it imports: the first that has any of
+    /// them ready. None is the bare one.
+    pub fn template_for(&self, language: &Language, code: &Code) -> Option<TemplateName> {
+        suiting(&self.templates, language, code).cloned()
+    }
+
     /// The least memory that a run of `language` can be given, in bytes.
     pub fn least_memory(&self, language: &Language) -> u64 {
         self.min_memory.get(language).copied().unwrap_or(0)

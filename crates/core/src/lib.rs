@@ -14,13 +14,16 @@ mod id;
 mod language;
 mod layer;
 mod limits;
+mod profile;
 mod program_error;
 mod proof;
 mod provider;
 mod request;
 mod result;
 mod runtime;
+mod template;
 mod text;
+mod trust_group;
 mod verdict;
 
 pub use bounds::{Bounds, Excess};
@@ -41,6 +44,7 @@ pub use limits::{
     Limits, LimitsError, NetworkPolicy, OnOutputLimit, format_bytes, format_cpus, format_duration,
     parse_bytes, parse_cpus, parse_duration,
 };
+pub use profile::{Profile, UnknownProfile};
 pub use program_error::ProgramError;
 pub use proof::{Crossing, FenceProof, SelfTest};
 pub use provider::{Provider, ProviderExt, Sandbox};
@@ -48,8 +52,10 @@ pub use request::{
     Arguments, ArgumentsError, Code, CodeError, ExecuteRequest, MAX_JSON_DEPTH, SandboxSpec,
 };
 pub use result::{Collector, ExecutionResult};
-pub use runtime::{Example, ManifestError, Packages, Protocol, RuntimeManifest};
+pub use runtime::{Example, ManifestError, ManifestTemplate, Packages, Protocol, RuntimeManifest};
+pub use template::{TemplateHint, TemplateName};
 pub use text::{Utf8Decoder, json_depth};
+pub use trust_group::{BadTrustGroup, TrustGroup};
 pub use verdict::{Culprit, Denial, LimitKind, Outcome, Verdict, verdict};
 
 pub use serde_json::value::RawValue;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// What happens when a program writes more than `Limits::output`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnOutputLimit {
     /// The rest is discarded, the loss is stated, the program goes on.
@@ -16,7 +16,9 @@ pub enum OnOutputLimit {
 }
 
 /// What the program may reach over the network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum NetworkPolicy {
     /// Loopback inside the sandbox only.
@@ -50,7 +52,7 @@ impl std::str::FromStr for NetworkPolicy {
 }
 
 /// The limits of one execution.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Limits {
     /// Wall clock, from the lease of the sandbox.
     #[serde(rename = "wall_ms", serialize_with = "as_millis")]
@@ -84,6 +86,15 @@ impl Default for Limits {
             on_output: OnOutputLimit::Discard,
             disk: 100 << 20,
         }
+    }
+}
+
+impl Limits {
+    /// What of them is built into a sandbox; what is looked after per execution is at its default.
+    #[must_use]
+    pub fn built_in(&self) -> Self {
+        let Self { memory, millicpus, processes, disk, .. } = *self;
+        Self { memory, millicpus, processes, disk, ..Self::default() }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The contract that every back-end fulfils.
 
-use std::fmt::Debug;
+use std::{fmt::Debug, sync::Arc};
 
 use async_trait::async_trait;
 
@@ -15,8 +15,9 @@ pub trait Provider: Debug + Send + Sync + 'static {
     /// Says which provider this is; never secrets.
     fn info(&self) -> ProviderInfo;
 
-    /// Says what works here and now, after probing.
-    fn capabilities(&self) -> Capabilities;
+    /// Says what works here and now, after probing. It is asked for each request: it is shared, not
+    /// copied.
+    fn capabilities(&self) -> Arc<Capabilities>;
 
     /// Proves that a run is possible, not that a port answers.
     async fn health(&self) -> Result<()>;
@@ -42,10 +43,21 @@ pub trait Sandbox: Debug + Send + Sync {
     /// Says what is enforced around it.
     fn isolation(&self) -> &IsolationReport;
 
+    /// Whether its one execution can still begin: it has not begun, and nothing that it needs is
+    /// gone. A sandbox may wait for long before it is used; one that lost its process, or whoever
+    /// holds it, says no. It costs nothing to ask.
+    fn is_ready(&self) -> bool;
+
     /// Runs one program. A second call is refused as `Unsupported`, and does not disturb the first.
     ///
     /// - A request that asks for another sandbox than this one was created as
-    ///   ([`ExecuteRequest::spec`]) is refused as `InvalidRequest`, with the field.
+    ///   ([`SandboxSpec::built_in`] of its [`ExecuteRequest::spec`]; the template is a hint) is
+    ///   refused as `InvalidRequest`, with the field.
+    /// - Wall clock, CPU time and output are bounded as the request says, whatever the sandbox was
+    ///   created with. That they are within [`Capabilities`] is looked at before: at `create`, or
+    ///   by whoever keeps sandboxes ready.
+    /// - An error that is not [`Error::after_start`](crate::Error::after_start) means that the program has not begun and never
+    ///   will: it may be run elsewhere.
     /// - The stream ends in exactly one `Finished`, last; or in `Err` when *we* failed.
     /// - Output before a stop is kept.
     /// - When `cancel` fires, the whole process tree is gone before `Finished(Cancelled)`.

@@ -1,8 +1,13 @@
 //! What a caller asks for.
 
+use std::sync::Arc;
+
 use serde_json::value::RawValue;
 
-use crate::{ExecutionId, Language, Limits, NetworkPolicy, text::json_depth};
+use crate::{
+    ExecutionId, Language, Limits, NetworkPolicy, Profile, TemplateName, TrustGroup,
+    text::json_depth,
+};
 
 /// The deepest nesting that arguments and values may have.
 pub const MAX_JSON_DEPTH: usize = 100;
@@ -22,29 +27,78 @@ pub struct ExecuteRequest {
     pub limits: Limits,
     /// What it may reach.
     pub network: NetworkPolicy,
+    /// How much of an interpreter it may share with others.
+    pub profile: Profile,
+    /// With whom it may share that.
+    pub trust_group: TrustGroup,
 }
 
 impl ExecuteRequest {
-    /// The sandbox that this request needs.
+    /// The sandbox that this request needs, made from the bare template of its language. Which
+    /// template would suit it better, [`Capabilities::template_for`] says.
+    ///
+    /// [`Capabilities::template_for`]: crate::Capabilities::template_for
     pub fn spec(&self) -> SandboxSpec {
-        SandboxSpec { language: self.language.clone(), limits: self.limits, network: self.network }
+        SandboxSpec {
+            language: self.language.clone(),
+            template: None,
+            limits: self.limits,
+            network: self.network,
+            profile: self.profile,
+            trust_group: self.trust_group.clone(),
+        }
     }
 }
 
 /// The sandbox that a request needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// Of the limits, memory, disk, processes and CPU bandwidth are built into a sandbox, as is all
+/// else here. Wall clock, CPU time and output are looked after while a program runs: they are those
+/// of the request that is executed, and here they only say what will be asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SandboxSpec {
     /// The canonical language.
     pub language: Language,
+    /// What the sandbox is best made from; none is the bare template of the language. Only a hint:
+    /// a provider without it, and one that has it elsewhere, makes the sandbox from the bare one.
+    pub template: Option<TemplateName>,
     /// What its program may use.
     pub limits: Limits,
     /// What it may reach.
     pub network: NetworkPolicy,
+    /// How much of an interpreter it may share with others.
+    pub profile: Profile,
+    /// With whom it may share that.
+    pub trust_group: TrustGroup,
+}
+
+impl SandboxSpec {
+    /// A sandbox of a language that says nothing of anything else.
+    pub fn of(language: Language) -> Self {
+        Self {
+            language,
+            template: None,
+            limits: Limits::default(),
+            network: NetworkPolicy::default(),
+            profile: Profile::default(),
+            trust_group: TrustGroup::default(),
+        }
+    }
+
+    /// What is built into the sandbox: the same with every limit that is looked after per execution
+    /// at its default. Two specs of which this is equal mean sandboxes that can stand in for each
+    /// other.
+    #[must_use]
+    pub fn built_in(&self) -> Self {
+        Self { limits: self.limits.built_in(), ..self.clone() }
+    }
 }
 
 /// The source of a program: UTF-8, not empty. Never logged: its `Debug` shows the length only.
+///
+/// A clone shares the text.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Code(String);
+pub struct Code(Arc<str>);
 
 /// Source that no interpreter should see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -66,7 +120,7 @@ impl Code {
         if source.trim().is_empty() {
             return Err(CodeError::Empty);
         }
-        Ok(Self(source.to_owned()))
+        Ok(Self(source.into()))
     }
 
     /// Takes source bytes.
@@ -91,8 +145,10 @@ impl std::fmt::Debug for Code {
 
 /// The JSON object handed to `main`, as text, so that numbers and strings arrive as they were
 /// written. Never logged: its `Debug` shows the length only.
+///
+/// A clone shares the text.
 #[derive(Clone)]
-pub struct Arguments(Box<RawValue>);
+pub struct Arguments(Arc<RawValue>);
 
 /// Arguments that are no JSON object.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -113,7 +169,7 @@ pub enum ArgumentsError {
 impl Arguments {
     /// No arguments: `{}`.
     pub fn none() -> Self {
-        Self(RawValue::from_string("{}".to_owned()).expect("`{}` is JSON"))
+        Self(RawValue::from_string("{}".to_owned()).expect("`{}` is JSON").into())
     }
 
     /// Takes JSON text that must be an object; `null` means `{}`.
@@ -122,7 +178,7 @@ impl Arguments {
             Some(b'{') if json_depth(raw.get()) > MAX_JSON_DEPTH => {
                 return Err(ArgumentsError::TooDeep);
             }
-            Some(b'{') => return Ok(Self(raw.to_owned())),
+            Some(b'{') => return Ok(Self(raw.to_owned().into())),
             Some(b'n') => return Ok(Self::none()),
             Some(b'[') => "an array",
             Some(b'"') => "a string",
@@ -173,6 +229,28 @@ mod tests {
         assert!(matches!(Arguments::parse("{"), Err(ArgumentsError::NotJson(_))));
         let deep = format!("{{\"a\":{}{}}}", "[".repeat(10_000), "]".repeat(10_000));
         assert_eq!(Arguments::parse(&deep).unwrap_err(), ArgumentsError::TooDeep);
+    }
+
+    #[test]
+    fn what_is_per_execution_makes_no_other_sandbox() {
+        let spec = SandboxSpec::of(Language::new("python"));
+        let with = |limits| SandboxSpec { limits, ..spec.clone() }.built_in();
+        let ordinary = Limits::default();
+        let second = std::time::Duration::from_secs(1);
+        let output = crate::OnOutputLimit::Stop;
+        let per_execution =
+            Limits { wall: second, cpu: Some(second), output: 1, on_output: output, ..ordinary };
+        assert_eq!(with(per_execution), spec.built_in());
+        for built_in in [
+            Limits { memory: 1, ..ordinary },
+            Limits { disk: 1, ..ordinary },
+            Limits { processes: 1, ..ordinary },
+            Limits { millicpus: 1, ..ordinary },
+        ] {
+            assert_ne!(with(built_in), spec.built_in());
+        }
+        let strict = SandboxSpec { profile: Profile::Strict, ..spec.clone() };
+        assert_ne!(strict.built_in(), spec.built_in());
     }
 
     #[test]

@@ -50,13 +50,28 @@ pub struct RuntimeManifest {
     /// recorded and never decides a verdict.
     #[serde(default)]
     pub probes: Vec<String>,
+    /// How its interpreter is kept warm, if it can be forked.
+    #[serde(default)]
+    pub zygote: Option<ZygoteManifest>,
     /// The least memory that it starts with, in bytes, as `32m`.
     pub minimum_memory: String,
     /// The packages that programs find.
     #[serde(default)]
     pub packages: Option<Packages>,
+    /// What sandboxes can be made from beside the bare interpreter.
+    #[serde(default)]
+    pub templates: Vec<ManifestTemplate>,
     /// The programs by which the runtime is checked.
     pub example: Example,
+}
+
+/// How an interpreter is kept warm, for workers to be forked from.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ZygoteManifest {
+    /// The command line of the warm interpreter, as `command`; `{library}` stands for the code that
+    /// is loaded into it. What it imports ahead follows.
+    pub command: Vec<String>,
 }
 
 /// How a runner takes its request and gives its result.
@@ -80,6 +95,16 @@ pub struct Packages {
     pub lock: String,
     /// What users import: the packages that must be there, by their import names.
     pub names: Vec<String>,
+}
+
+/// An interpreter that has modules imported already, for the programs that import them.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ManifestTemplate {
+    /// Its name, as `python-data`.
+    pub name: String,
+    /// The modules that it has imported. A program whose source imports any of them is run in it.
+    pub imports: Vec<String>,
 }
 
 /// The programs by which a runtime is checked: when it is added, and before a service is ready.
@@ -125,7 +150,8 @@ pub enum ManifestError {
 }
 
 /// What stands for something in braces in a command.
-const PLACEHOLDERS: [&str; 4] = ["{interpreter}", "{runner}", "{packages}", "{heap_mb}"];
+const PLACEHOLDERS: [&str; 5] =
+    ["{interpreter}", "{runner}", "{packages}", "{heap_mb}", "{library}"];
 
 impl RuntimeManifest {
     /// The least memory that it starts with, in bytes.
@@ -153,7 +179,38 @@ impl RuntimeManifest {
                 );
             }
         }
+        self.check_templates()?;
         self.check_example()
+    }
+
+    fn check_templates(&self) -> Result<(), ManifestError> {
+        for (place, template) in self.templates.iter().enumerate() {
+            let name = &template.name;
+            if !is_language(name) || *name == *self.language.as_str() {
+                return refuse(
+                    "templates.name",
+                    format!("`{name}` is none; hint: as a language is named, and not as this one"),
+                );
+            }
+            if self.templates[..place].iter().any(|earlier| earlier.name == *name) {
+                return refuse("templates.name", format!("`{name}` is there twice"));
+            }
+            if template.imports.is_empty() {
+                return refuse("templates.imports", "it is empty; hint: list at least one module");
+            }
+            for (place, module) in template.imports.iter().enumerate() {
+                if !is_variable(module) {
+                    return refuse(
+                        "templates.imports",
+                        format!("`{module}` is no name of a module; hint: as in `numpy`"),
+                    );
+                }
+                if template.imports[..place].contains(module) {
+                    return refuse("templates.imports", format!("`{module}` is there twice"));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn check_names(&self) -> Result<(), ManifestError> {
@@ -227,7 +284,13 @@ impl RuntimeManifest {
             );
         }
         for part in &self.command {
-            check_text("command", part, &PLACEHOLDERS)?;
+            check_text("command", part, &PLACEHOLDERS[..4])?;
+        }
+        for part in self.zygote.iter().flat_map(|zygote| &zygote.command) {
+            check_text("zygote.command", part, &PLACEHOLDERS)?;
+        }
+        if self.zygote.as_ref().is_some_and(|zygote| zygote.command.is_empty()) {
+            return refuse("zygote.command", "it is empty; hint: as `command`, with `{library}`");
         }
         for (name, value) in &self.environment {
             if !is_variable(name) {

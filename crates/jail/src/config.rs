@@ -27,6 +27,19 @@ pub struct LauncherConfig {
     pub without: Vec<Layer>,
     /// The way out, for sandboxes with one.
     pub network: NetworkSetup,
+    /// What is kept warm.
+    pub warm: Warm,
+}
+
+/// What a launcher keeps warm.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Warm {
+    /// Whether there are zygotes.
+    pub zygotes: bool,
+    /// Cells that are kept ready, for each template.
+    pub cells: u32,
+    /// Bytes of their working directory.
+    pub disk: u64,
 }
 
 /// What the network policy `open` is held with.
@@ -73,6 +86,18 @@ pub struct Template {
     pub command: Vec<String>,
     /// The whole environment inside.
     pub environment: Vec<(String, String)>,
+    /// The warm interpreters that its workers can be forked from.
+    #[serde(default)]
+    pub zygotes: Vec<ZygoteRecipe>,
+}
+
+/// A warm interpreter that forks.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ZygoteRecipe {
+    /// Its name, for people.
+    pub name: String,
+    /// The command line; `{library}` stands for the code that is loaded into interpreters.
+    pub command: Vec<String>,
 }
 
 /// A host directory shown inside.

@@ -193,7 +193,8 @@ fn keep(control: &OwnedFd, config: LauncherConfig, base: &Base) -> Jail<()> {
     }
     let claimed = rights.ids.then(|| claim_ids(config.id_base, slots)).transpose()?;
     if rights.devices {
-        make_devices(slots)?;
+        // One more than there are slots: the zygotes'.
+        make_devices(slots + 1)?;
     }
     let mut helpers = Helpers::find(&config.network, claimed.is_some());
     if rights.devices {

@@ -27,6 +27,8 @@
 
 #![forbid(clippy::undocumented_unsafe_blocks)]
 
+#[path = "inside/allowed.rs"]
+mod allowed;
 mod cgroup;
 mod client;
 mod config;
@@ -40,6 +42,9 @@ mod keeper;
 mod launcher;
 mod leaks;
 mod network;
+#[path = "inside/order.rs"]
+#[expect(dead_code, reason = "the zygote uses the rest of it")]
+mod order;
 mod probe;
 mod protocol;
 mod rights;
@@ -50,7 +55,7 @@ mod sys;
 mod wire;
 
 pub use client::{Connection, Keeper, Listener, give_up_rights};
-pub use config::{LauncherConfig, NetworkSetup, SkeletonFile, Template, Tree};
+pub use config::{LauncherConfig, NetworkSetup, SkeletonFile, Template, Tree, Warm, ZygoteRecipe};
 pub use error::JailError;
 pub use hurdles::{Hurdle, Machine};
 pub use leaks::{Leak, leaks};
@@ -63,7 +68,7 @@ pub use probe::{
     fences as probed_fences,
 };
 pub use protocol::{
-    CellLimits, Command, Conditions, Counters, FileNote, KernelMeters, Malformed, Report,
+    CellLimits, Command, Conditions, Counters, FileNote, KernelMeters, Malformed, Origin, Report,
     WaitStatus,
 };
 pub use survey::{ControlGroups, OwnGroup, control_groups, landlock_abi};

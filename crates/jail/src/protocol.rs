@@ -11,7 +11,6 @@
 //!   Lease{slot, limits}           ->  the clock starts
 //!   Kill{slot, why}               ->  (result is in, output limit, caller gone)
 //!                                 <-  Ended{slot, wait status, counters}: no process is left
-//!   Collect{slot}                 ->
 //!                                 <-  File{slot, …} + descriptor, repeated; Collected{slot}
 //!   Release{slot}                 ->
 //!                                 <-  Released{slot}: nothing is left
@@ -29,7 +28,7 @@ pub(crate) const NAME_LEN: usize = 255;
 const TEXT_LEN: usize = 300;
 
 /// A bounded limit set, in the kernel's units.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CellLimits {
     /// Memory, swap included, in bytes.
     pub memory: u64,
@@ -41,6 +40,20 @@ pub struct CellLimits {
     pub millicpus: u32,
 }
 
+/// Where the interpreter of a sandbox comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// An exec of its own.
+    Exec,
+    /// A fork of a warm one, if that can be had; else an exec.
+    Zygote {
+        /// Index among the template's.
+        zygote: u32,
+        /// The manager's number of the group that shares it.
+        group: u32,
+    },
+}
+
 /// What the manager asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -50,6 +63,8 @@ pub enum Command {
         ticket: u32,
         /// Index of the template.
         template: u32,
+        /// Where its interpreter comes from.
+        origin: Origin,
         /// What the sandbox may use.
         limits: CellLimits,
         /// What it may reach.
@@ -70,11 +85,6 @@ pub enum Command {
         slot: u32,
         /// Why.
         reason: StopReason,
-    },
-    /// Asks for the artifacts of an ended run.
-    Collect {
-        /// The sandbox.
-        slot: u32,
     },
     /// Removes a sandbox, whatever its state.
     Release {
@@ -195,7 +205,7 @@ pub enum Report {
         /// What the kernel counted.
         counters: Counters,
     },
-    /// One entry of `artifacts/`.
+    /// One entry of `artifacts/`; told unasked once the run has ended.
     File {
         /// The sandbox.
         slot: u32,
@@ -217,6 +227,17 @@ pub enum Report {
     Released {
         /// The sandbox.
         slot: u32,
+    },
+    /// A zygote is ready; or it could not be had, or was lost, and why.
+    Zygote {
+        /// Index of the template.
+        template: u32,
+        /// Index among the template's.
+        zygote: u32,
+        /// The manager's number of the group that shares it.
+        group: u32,
+        /// What is wrong.
+        trouble: Option<String>,
     },
 }
 
@@ -261,6 +282,13 @@ impl Writer {
 
     fn optional(self, value: Option<u64>) -> Self {
         self.u8(u8::from(value.is_some())).u64(value.unwrap_or(0))
+    }
+
+    fn origin(self, origin: Origin) -> Self {
+        match origin {
+            Origin::Exec => self.u8(0).u32(0).u32(0),
+            Origin::Zygote { zygote, group } => self.u8(1).u32(zygote).u32(group),
+        }
     }
 
     fn blob(self, data: &[u8], most: usize) -> Self {
@@ -313,6 +341,15 @@ impl<'a> Reader<'a> {
         Ok(self.take(length)?.to_vec())
     }
 
+    fn origin(&mut self) -> Result<Origin, Malformed> {
+        let (kind, zygote, group) = (self.u8()?, self.u32()?, self.u32()?);
+        match kind {
+            0 => Ok(Origin::Exec),
+            1 => Ok(Origin::Zygote { zygote, group }),
+            _ => Err(Malformed(self.kind)),
+        }
+    }
+
     fn reason(&mut self) -> Result<Option<StopReason>, Malformed> {
         Ok(match self.u8()? {
             0 => None,
@@ -353,9 +390,10 @@ impl Command {
     /// The message as a datagram.
     pub fn encode(&self) -> [u8; MESSAGE_LEN] {
         match *self {
-            Self::Prepare { ticket, template, limits, network } => Writer::new(1)
+            Self::Prepare { ticket, template, origin, limits, network } => Writer::new(1)
                 .u32(ticket)
                 .u32(template)
+                .origin(origin)
                 .u64(limits.memory)
                 .u64(limits.disk)
                 .u32(limits.processes)
@@ -365,8 +403,7 @@ impl Command {
                 Writer::new(2).u32(slot).u64(micros(wall)).optional(cpu.map(micros))
             }
             Self::Kill { slot, reason } => Writer::new(3).u32(slot).u8(reason_code(Some(reason))),
-            Self::Collect { slot } => Writer::new(4).u32(slot),
-            Self::Release { slot } => Writer::new(5).u32(slot),
+            Self::Release { slot } => Writer::new(4).u32(slot),
         }
         .bytes
     }
@@ -379,6 +416,7 @@ impl Command {
             1 => Self::Prepare {
                 ticket: reader.u32()?,
                 template: reader.u32()?,
+                origin: reader.origin()?,
                 limits: CellLimits {
                     memory: reader.u64()?,
                     disk: reader.u64()?,
@@ -397,8 +435,7 @@ impl Command {
                 cpu: reader.optional()?.map(Duration::from_micros),
             },
             3 => Self::Kill { slot: reader.u32()?, reason: reader.reason()?.ok_or(Malformed(3))? },
-            4 => Self::Collect { slot: reader.u32()? },
-            5 => Self::Release { slot: reader.u32()? },
+            4 => Self::Release { slot: reader.u32()? },
             kind => return Err(Malformed(kind)),
         })
     }
@@ -461,6 +498,15 @@ impl Report {
                 .blob(name, NAME_LEN),
             Self::Collected { slot, more } => Writer::new(6).u32(*slot).u32(*more),
             Self::Released { slot } => Writer::new(7).u32(*slot),
+            Self::Zygote { template, zygote, group, trouble } => {
+                let text = trouble.as_deref().unwrap_or_default();
+                Writer::new(8)
+                    .u32(*template)
+                    .u32(*zygote)
+                    .u32(*group)
+                    .u8(u8::from(trouble.is_some()))
+                    .blob(text.as_bytes(), TEXT_LEN)
+            }
         }
         .bytes
     }
@@ -530,6 +576,15 @@ impl Report {
             },
             6 => Self::Collected { slot: reader.u32()?, more: reader.u32()? },
             7 => Self::Released { slot: reader.u32()? },
+            8 => Self::Zygote {
+                template: reader.u32()?,
+                zygote: reader.u32()?,
+                group: reader.u32()?,
+                trouble: match (reader.u8()?, reader.blob()?) {
+                    (0, _) => None,
+                    (_, text) => Some(String::from_utf8_lossy(&text).into_owned()),
+                },
+            },
             kind => return Err(Malformed(kind)),
         })
     }
@@ -552,11 +607,10 @@ mod tests {
         fn commands_survive_the_wire(ticket: u32, template: u32, memory: u64, disk: u64, processes: u32, millicpus: u32, cpu in proptest::option::of(any::<u64>())) {
             let limits = CellLimits { memory, disk, processes, millicpus };
             for command in [
-                Command::Prepare { ticket, template, limits, network: NetworkPolicy::None },
-                Command::Prepare { ticket, template, limits, network: NetworkPolicy::Open },
+                Command::Prepare { ticket, template, origin: Origin::Exec, limits, network: NetworkPolicy::None },
+                Command::Prepare { ticket, template, origin: Origin::Zygote { zygote: processes, group: millicpus }, limits, network: NetworkPolicy::Open },
                 Command::Lease { slot: ticket, wall: Duration::from_micros(memory), cpu: cpu.map(Duration::from_micros) },
                 Command::Kill { slot: ticket, reason: StopReason::Output },
-                Command::Collect { slot: ticket },
                 Command::Release { slot: ticket },
             ] {
                 prop_assert_eq!(Command::decode(&command.encode()), Ok(command));

@@ -15,7 +15,7 @@ use rustix::{
 };
 
 /// The most descriptors that one message carries.
-const MAX_DESCRIPTORS: usize = 8;
+const MAX_DESCRIPTORS: usize = 16;
 
 /// A datagram's length and its descriptors.
 pub(crate) type Datagram = (usize, Vec<OwnedFd>);

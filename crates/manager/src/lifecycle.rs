@@ -1,8 +1,9 @@
 //! The life of the manager.
 //!
 //! ```text
-//! open --shutdown--> stopping (nothing admitted) --grace--> cancelling --> provider shut down
-//!                        \-- everything ended by itself ----------^
+//! open --shutdown--> stopping (nothing admitted, the pool empties) --grace--> cancelling
+//!                        \-- everything ended by itself -----------------------^
+//!      --> the pool is empty --> provider shut down
 //! ```
 //!
 //! `shutdown` moves it, and only forward.
@@ -13,6 +14,8 @@ use ampoule_core::{CancellationToken, Provider, Result};
 use tokio::sync::Mutex;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
+
+use crate::pool::Pool;
 
 /// How long cancelled runs may take to be gone before the provider is shut down over them.
 const CANCEL_DEADLINE: Duration = Duration::from_secs(10);
@@ -53,7 +56,12 @@ impl Lifecycle {
         self.cancelling.cancel();
     }
 
-    pub(crate) async fn shutdown(&self, provider: &dyn Provider, grace: Duration) -> Result<()> {
+    pub(crate) async fn shutdown(
+        &self,
+        provider: &dyn Provider,
+        pool: &Pool,
+        grace: Duration,
+    ) -> Result<()> {
         self.stopping.cancel();
         let mut is_shut_down = self.is_shut_down.lock().await;
         if *is_shut_down {
@@ -66,6 +74,7 @@ impl Lifecycle {
         if tokio::time::timeout(CANCEL_DEADLINE, self.idle()).await.is_err() {
             warn!(runs = self.runs.len(), "cancelled runs are not gone, shutting down over them");
         }
+        pool.closed().await;
         *is_shut_down = true;
         provider.shutdown().await
     }

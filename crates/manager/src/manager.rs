@@ -11,8 +11,9 @@ use tracing::info;
 
 use crate::{
     admission::Admission,
-    execution::{self, Execution},
+    execution::{self, Execution, Supply},
     lifecycle::Lifecycle,
+    pool::{Pool, PoolConfig, PoolLoad},
 };
 
 /// How much the manager takes on at once.
@@ -26,6 +27,8 @@ pub struct ManagerConfig {
     pub queue_deadline: Duration,
     /// What a request may ask for at most, at whichever door.
     pub bounds: Bounds,
+    /// Sandboxes that are ready before they are asked for.
+    pub pool: PoolConfig,
 }
 
 impl Default for ManagerConfig {
@@ -33,9 +36,11 @@ impl Default for ManagerConfig {
         let cpus = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Self {
             concurrency: NonZeroUsize::new(cpus).unwrap_or(NonZeroUsize::MIN).max(TWO),
-            queue: 256,
+            // A thousand programs sent at once are all answered.
+            queue: 4096,
             queue_deadline: Duration::from_secs(60),
             bounds: Bounds::default(),
+            pool: PoolConfig::default(),
         }
     }
 }
@@ -57,6 +62,7 @@ pub struct Manager {
     provider: Arc<dyn Provider>,
     admission: Arc<Admission>,
     lifecycle: Arc<Lifecycle>,
+    pool: Arc<Pool>,
     bounds: Bounds,
 }
 
@@ -64,8 +70,10 @@ impl Manager {
     /// A manager that runs on `provider`.
     pub fn new(provider: Arc<dyn Provider>, config: ManagerConfig) -> Self {
         let lifecycle = Arc::new(Lifecycle::default());
-        let admission = Arc::new(Admission::new(config, lifecycle.stopping()));
-        Self { provider, admission, lifecycle, bounds: config.bounds }
+        let stopping = lifecycle.stopping();
+        let admission = Arc::new(Admission::new(config, stopping.clone()));
+        let pool = Pool::new(config.pool, Arc::clone(&provider), Arc::clone(&admission), &stopping);
+        Self { provider, admission, lifecycle, pool: Arc::new(pool), bounds: config.bounds }
     }
 
     /// The provider.
@@ -78,10 +86,27 @@ impl Manager {
         self.admission.load()
     }
 
+    /// What it has ready, and what came of it.
+    pub fn pool_load(&self) -> PoolLoad {
+        self.pool.load()
+    }
+
+    /// Keeps sandboxes of these kinds ready from now on, whether they are used or not. A kind that no
+    /// request may ask for, that the provider refuses, or with the network open, is left out.
+    ///
+    /// To be called inside a runtime.
+    pub fn warm_up(&self, specs: impl IntoIterator<Item = SandboxSpec>) {
+        let capabilities = self.provider.capabilities();
+        let possible = |spec: &SandboxSpec| {
+            self.bounds.excesses(spec).is_empty() && gate::check(&capabilities, spec).is_ok()
+        };
+        self.pool.name(specs.into_iter().filter(possible));
+    }
+
     /// Everything that `spec` asks for and that the operator or the provider does not allow, each
     /// field once, so that a door can say all of it in its own shape.
     pub fn excesses(&self, spec: &SandboxSpec) -> Vec<Excess> {
-        let mut found = self.bounds.excesses(&spec.limits, spec.network);
+        let mut found = self.bounds.excesses(spec);
         for excess in gate::excesses(&self.provider.capabilities(), spec) {
             if found.iter().all(|known| known.field != excess.field) {
                 found.push(excess);
@@ -97,6 +122,8 @@ impl Manager {
     /// - Without a free place the request waits in the queue: [`Busy`] if that is full or the
     ///   deadline passes, [`Unavailable`] after [`Manager::shutdown`] began, [`Cancelled`] if
     ///   `cancel` fires. A caller who drops the future leaves the queue.
+    /// - It runs in a ready sandbox of its kind if there is one, else in one that is created at once.
+    ///   A ready one that turns out to be of no use before the program began is replaced.
     /// - When `cancel` fires, or the [`Execution`] is dropped, the run is ended.
     /// - The sandbox is destroyed in any case, and its place given back after that.
     ///
@@ -108,22 +135,24 @@ impl Manager {
         request: ExecuteRequest,
         cancel: CancellationToken,
     ) -> Result<Execution> {
-        let spec = request.spec();
-        if let Some(excess) = self.bounds.excesses(&spec.limits, spec.network).first() {
+        let mut spec = request.spec();
+        if let Some(excess) = self.bounds.excesses(&spec).first() {
             let message = excess.to_string();
             return Err(Error::new(ErrorKind::InvalidRequest, "admit the run", message));
         }
-        gate::check(&self.provider.capabilities(), &spec)?;
-        let (id, language) = (request.id.clone(), request.language.clone());
+        let capabilities = self.provider.capabilities();
+        gate::check(&capabilities, &spec)?;
+        spec.template = capabilities.template_for(&request.language, &request.code);
         let place = match self.admission.admit(&cancel).await {
             Ok(place) => place,
             Err(error) => {
-                let kind = error.kind().as_str();
+                let (id, language, kind) = (&request.id, &request.language, error.kind().as_str());
                 info!(execution_id = %id, %language, error = kind, "execution not admitted");
                 return Err(error);
             }
         };
-        execution::start(Arc::clone(&self.provider), request, cancel, place, &self.lifecycle).await
+        let supply = Supply { provider: Arc::clone(&self.provider), pool: Arc::clone(&self.pool) };
+        execution::start(supply, spec, request, cancel, place, &self.lifecycle).await
     }
 
     /// Runs one program and folds its events.
@@ -135,7 +164,7 @@ impl Manager {
         Collector::collect(self.execute(request, cancel).await?.events).await
     }
 
-    /// Waits until nothing runs and every sandbox is destroyed.
+    /// Waits until nothing runs and every sandbox that was used is destroyed.
     pub async fn idle(&self) {
         self.lifecycle.idle().await;
     }
@@ -145,10 +174,10 @@ impl Manager {
         self.lifecycle.cancel();
     }
 
-    /// Ends everything: admits nothing more, lets what runs go on for `grace`, then cancels it, and
-    /// shuts the provider down. A second call waits for the first and does nothing.
+    /// Ends everything: admits nothing more, lets what runs go on for `grace`, then cancels it, destroys
+    /// what is ready, and shuts the provider down. A second call waits for the first and does nothing.
     pub async fn shutdown(&self, grace: Duration) -> Result<()> {
-        self.lifecycle.shutdown(&*self.provider, grace).await
+        self.lifecycle.shutdown(&*self.provider, &self.pool, grace).await
     }
 }
 

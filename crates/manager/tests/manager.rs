@@ -4,9 +4,9 @@ use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use ampoule_core::{
     Arguments, Bounds, CancellationToken, Code, Error, ErrorKind, Event, ExecuteRequest, Language,
-    Limits, NetworkPolicy, Outcome, Provider,
+    Limits, NetworkPolicy, Outcome, Profile, Provider, TrustGroup,
 };
-use ampoule_manager::{Manager, ManagerConfig, Panicked, new_execution_id};
+use ampoule_manager::{Manager, ManagerConfig, Panicked, PoolConfig, new_execution_id};
 use ampoule_providers::memory::{Memory, MemoryConfig};
 use futures_util::StreamExt;
 
@@ -34,6 +34,7 @@ fn config(concurrency: usize, queue: usize) -> ManagerConfig {
         queue,
         queue_deadline: LONG,
         bounds: Bounds { wall: Duration::from_secs(600), ..Bounds::default() },
+        pool: PoolConfig::off(),
     }
 }
 
@@ -45,6 +46,8 @@ fn request(script: &str) -> ExecuteRequest {
         arguments: Arguments::none(),
         limits: Limits { wall: Duration::from_secs(600), ..Limits::default() },
         network: NetworkPolicy::None,
+        profile: Profile::Fast,
+        trust_group: TrustGroup::default(),
     }
 }
 

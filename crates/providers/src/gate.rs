@@ -37,13 +37,16 @@ pub fn check(capabilities: &Capabilities, spec: &SandboxSpec) -> Result<()> {
 
 /// Says whether a sandbox that was created as `spec` asks can run `request`.
 ///
-/// Limits are built into a sandbox: one that was created with less would be told as having more.
+/// Only what is built into a sandbox is compared: one that was created with less memory would be
+/// told as having more, and one of another trust group may be a fork of what that group has touched.
+/// Wall clock, CPU time and output are the request's own, and the template is a hint.
 pub fn check_request(spec: &SandboxSpec, request: &ExecuteRequest) -> Result<()> {
-    let asked = request.spec();
     let differs = [
-        ("language", asked.language != spec.language),
-        ("network", asked.network != spec.network),
-        ("limits", asked.limits != spec.limits),
+        ("language", request.language != spec.language),
+        ("network", request.network != spec.network),
+        ("limits", request.limits.built_in() != spec.limits.built_in()),
+        ("profile", request.profile != spec.profile),
+        ("trust_group", request.trust_group != spec.trust_group),
     ];
     match differs.into_iter().find(|(_, differs)| *differs) {
         None => Ok(()),
@@ -104,8 +107,7 @@ mod tests {
     fn refusal(language: &str, change: impl FnOnce(&mut Limits)) -> Error {
         let mut limits = Limits::default();
         change(&mut limits);
-        let spec =
-            SandboxSpec { language: Language::new(language), limits, network: NetworkPolicy::None };
+        let spec = SandboxSpec { limits, ..SandboxSpec::of(Language::new(language)) };
         check(&MemoryConfig::default().capabilities, &spec).unwrap_err()
     }
 
@@ -137,9 +139,8 @@ mod tests {
     #[test]
     fn a_network_policy_that_is_not_held_is_refused_with_those_that_are() {
         let spec = SandboxSpec {
-            language: Language::new("python"),
-            limits: Limits::default(),
             network: NetworkPolicy::Open,
+            ..SandboxSpec::of(Language::new("python"))
         };
         let error = check(&MemoryConfig::default().capabilities, &spec).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
@@ -158,11 +159,7 @@ mod tests {
     fn a_language_that_needs_much_memory_refuses_only_itself() {
         let mut capabilities = MemoryConfig::default().capabilities;
         capabilities.min_memory.insert(Language::new("javascript"), 1 << 30);
-        let spec = |language: &str| SandboxSpec {
-            language: Language::new(language),
-            limits: Limits::default(),
-            network: NetworkPolicy::None,
-        };
+        let spec = |language: &str| SandboxSpec::of(Language::new(language));
         check(&capabilities, &spec("python")).unwrap();
         let error = check(&capabilities, &spec("javascript")).unwrap_err();
         assert_eq!(error.message(), "`memory` is 256m, and at least 1g is allowed");
@@ -170,11 +167,7 @@ mod tests {
 
     #[test]
     fn what_fits_passes() {
-        let spec = SandboxSpec {
-            language: Language::new("python"),
-            limits: Limits::default(),
-            network: NetworkPolicy::None,
-        };
+        let spec = SandboxSpec::of(Language::new("python"));
         check(&MemoryConfig::default().capabilities, &spec).unwrap();
     }
 }

@@ -4,7 +4,7 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use ampoule_core::Layer;
 use ampoule_providers::{
-    native::{Native, NativeConfig, NativeRuntime, NetworkConfig},
+    native::{Native, NativeConfig, NativeRuntime, NetworkConfig, Warm},
     runtimes::{Catalogue, default_data_dir},
 };
 use ampoule_testkit::conformance::{self, Oracle, Subject};
@@ -36,6 +36,7 @@ fn main() -> ExitCode {
             .map(|folder| NativeRuntime::find(folder, &default_data_dir()).unwrap())
             .collect(),
         slots: 16,
+        cells: 0,
         max_wall: Duration::from_secs(60),
         max_memory: 1 << 30,
         id_base: NativeConfig::DEFAULT_ID_BASE,
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         allow_missing: vec![Layer::Cgroup],
         network: NetworkConfig::default(),
         probes: None,
+        warm: Warm { zygotes: true, cells: 2, disk: 100 << 20 },
     };
     let keeper = Native::spawn(&config).unwrap();
     let runtime = Runtime::new().unwrap();

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use ampoule_core::{Example, Language, Limits, NetworkPolicy};
+use ampoule_core::{Example, Language, Limits, NetworkPolicy, Profile};
 
 use crate::{ApiToken, Languages, Rate};
 
@@ -13,6 +13,8 @@ pub struct ServerConfig {
     pub limits: Limits,
     /// What a run may reach whose request says nothing of it.
     pub network: NetworkPolicy,
+    /// The profile of a run whose request says nothing of it.
+    pub profile: Profile,
     /// What every caller must show, but for health and readiness; without it nobody is asked.
     pub token: Option<ApiToken>,
     /// How often one address may call `/run`.
@@ -26,6 +28,9 @@ pub struct ServerConfig {
     pub examples: BTreeMap<Language, Example>,
     /// The values of `base_image` that `/run` takes.
     pub base_images: Vec<String>,
+    /// Connections at once; more wait to be accepted. Each takes a descriptor, and without one no
+    /// sandbox could be taken over.
+    pub connections: usize,
     /// The largest body, in bytes.
     pub max_body: usize,
     /// How long a client may take for a header, for the next piece of a body, and for taking a piece
@@ -42,6 +47,7 @@ impl Default for ServerConfig {
         Self {
             limits: Limits::default(),
             network: NetworkPolicy::None,
+            profile: Profile::Fast,
             token: None,
             run_rate: None,
             preauth_rate: Some(Rate::PREAUTH),
@@ -50,6 +56,7 @@ impl Default for ServerConfig {
             base_images: ["sandbox-base-python:latest", "sandbox-base-nodejs:latest"]
                 .map(str::to_owned)
                 .to_vec(),
+            connections: 16_384,
             max_body: 32 << 20,
             read_timeout: Duration::from_secs(30),
             grace: Duration::from_secs(10),

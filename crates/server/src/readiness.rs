@@ -17,7 +17,7 @@ use std::{
 
 use ampoule_core::{
     Arguments, CancellationToken, Code, Crossing, ExecuteRequest, FenceProof, Language, Limits,
-    NetworkPolicy, Result, SelfTest,
+    NetworkPolicy, Result, SelfTest, TrustGroup,
 };
 use ampoule_manager::{Manager, new_execution_id, summary};
 use futures_util::FutureExt;
@@ -185,6 +185,8 @@ async fn prove(
             .map_err(|error| invalid("arguments", &error))?,
         limits,
         network: NetworkPolicy::None,
+        profile: config.profile,
+        trust_group: TrustGroup::default(),
     };
     let result = manager.run(request, CancellationToken::new()).await?;
     let finished = &result.finished;

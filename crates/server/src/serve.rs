@@ -21,7 +21,10 @@ use hyper_util::{
     server::graceful::GracefulShutdown,
     service::TowerToHyperService,
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -108,6 +111,8 @@ impl Server {
 
 /// The open connections.
 struct Connections {
+    /// One for each.
+    permits: Arc<Semaphore>,
     router: Router,
     read_timeout: Duration,
     graceful: GracefulShutdown,
@@ -118,6 +123,7 @@ struct Connections {
 impl Connections {
     fn new(router: Router, config: &ServerConfig) -> Self {
         Self {
+            permits: Arc::new(Semaphore::new(config.connections.clamp(1, Semaphore::MAX_PERMITS))),
             router,
             read_timeout: config.read_timeout,
             graceful: GracefulShutdown::new(),
@@ -127,9 +133,10 @@ impl Connections {
 
     /// Takes connections for as long as it is polled.
     async fn accept(&self, listener: &TcpListener) {
-        loop {
+        // Nobody closes the permits.
+        while let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await {
             match listener.accept().await {
-                Ok((stream, peer)) => self.serve(stream, Peer(peer.ip())),
+                Ok((stream, peer)) => self.serve(stream, Peer(peer.ip()), permit),
                 Err(error) => {
                     // The client gave up, or we are out of descriptors: neither is a reason to end.
                     warn!(%error, "a connection could not be accepted");
@@ -139,7 +146,7 @@ impl Connections {
         }
     }
 
-    fn serve(&self, stream: TcpStream, peer: Peer) {
+    fn serve(&self, stream: TcpStream, peer: Peer, permit: OwnedSemaphorePermit) {
         if let Err(error) = set_options(&stream, self.read_timeout) {
             debug!(%error, "socket options could not be set");
         }
@@ -155,6 +162,7 @@ impl Connections {
         let connection = self.graceful.watch(connection);
         let cut = self.cut.clone();
         tokio::spawn(async move {
+            let _permit = permit;
             tokio::select! {
                 ended = connection => {
                     if let Err(error) = ended {

@@ -10,16 +10,16 @@ use std::{fmt::Write as _, num::NonZeroUsize, path::Path, time::Duration};
 
 use ampoule_core::{
     Arguments, CancellationToken, Code, ErrorKind, Example, ExecuteRequest, ExecutionResult,
-    Language, Layer, LimitKind, Limits, NetworkPolicy, Outcome, format_bytes,
+    Language, Layer, LimitKind, Limits, NetworkPolicy, Outcome, Profile, TrustGroup, format_bytes,
 };
-use ampoule_manager::{Manager, ManagerConfig, new_execution_id, summary};
+use ampoule_manager::{Manager, ManagerConfig, PoolConfig, new_execution_id, summary};
 use ampoule_providers::runtimes::{Catalogue, NewRuntime, RuntimeFolder, resolve_from_environment};
 
 use crate::{
     config::Config,
     exit::{ExitCode, Failure},
     logging, output,
-    provider::{Needs, Prepared},
+    provider::{Needs, Prepared, Slots},
 };
 
 /// How long the program that never ends may go on.
@@ -83,7 +83,7 @@ pub(crate) fn add(
 /// Runs the example and what must not succeed, each in a sandbox of its own.
 fn check(config: &Config, folder: &RuntimeFolder) -> Result<(), Failure> {
     let needs = Needs {
-        concurrency: NonZeroUsize::MIN,
+        slots: Slots::ONE,
         only: Some(folder.language().clone()),
         // The data directory is written afterwards, and another id may not.
         probes: false,
@@ -97,8 +97,12 @@ fn check(config: &Config, folder: &RuntimeFolder) -> Result<(), Failure> {
     runtime.block_on(async {
         let provider = prepared.connect().await?.provider;
         // A run waits until the sandbox of the one before is gone.
-        let one_by_one =
-            ManagerConfig { concurrency: NonZeroUsize::MIN, queue: 1, ..config.manager };
+        let one_by_one = ManagerConfig {
+            concurrency: NonZeroUsize::MIN,
+            queue: 1,
+            pool: PoolConfig::off(),
+            ..config.manager
+        };
         let manager = Manager::new(provider, one_by_one);
         let checked =
             check_on(&manager, folder.language(), &folder.manifest.example, config.limits).await;
@@ -155,6 +159,8 @@ async fn run(
         arguments: Arguments::parse(arguments).map_err(|error| invalid(&error))?,
         limits,
         network: NetworkPolicy::None,
+        profile: Profile::Fast,
+        trust_group: TrustGroup::default(),
     };
     manager.run(request, CancellationToken::new()).await.map_err(|error| {
         // The launcher was there to answer: what did not start, or ended between its ready byte and

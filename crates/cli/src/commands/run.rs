@@ -11,9 +11,11 @@ use std::{
 use ampoule_core::{
     Arguments, Artifact, CancellationToken, Code, Culprit, Error, Event, Evidence, ExecuteRequest,
     ExecutionId, Finished, IsolationReport, Language, Layer, Outcome, RawValue, SkippedArtifact,
-    Usage,
+    TrustGroup, Usage,
 };
-use ampoule_manager::{Execution, Manager, ManagerConfig, new_execution_id, shown_name, summary};
+use ampoule_manager::{
+    Execution, Manager, ManagerConfig, PoolConfig, new_execution_id, shown_name, summary,
+};
 use ampoule_providers::runtimes::Catalogue;
 use futures_util::StreamExt;
 use serde::Serialize;
@@ -27,7 +29,7 @@ use crate::{
     json_text::lay_out,
     logging,
     output::{self, Live},
-    provider::{Needs, Prepared, catalogue},
+    provider::{Needs, Prepared, Slots, catalogue},
 };
 
 /// The largest program or arguments file, in bytes: as large as a request of the service.
@@ -43,7 +45,7 @@ pub(crate) fn run(arguments: RunArguments, layers: &Layers) -> Result<ExitCode, 
     let request = read_request(&arguments, &config, &catalogue)?;
     let directory = arguments.artifacts.as_deref().map(ArtifactDirectory::create).transpose()?;
     let needs = Needs {
-        concurrency: NonZeroUsize::MIN,
+        slots: Slots::ONE,
         only: Some(request.language.clone()),
         probes: false,
         // The artifacts go where the user may write, and another id may not.
@@ -58,7 +60,12 @@ pub(crate) fn run(arguments: RunArguments, layers: &Layers) -> Result<ExitCode, 
         let cancel = CancellationToken::new();
         cancel_on_signals(&cancel)?;
         let provider = prepared.connect().await?.provider;
-        let only_one = ManagerConfig { concurrency: NonZeroUsize::MIN, queue: 0, ..config.manager };
+        let only_one = ManagerConfig {
+            concurrency: NonZeroUsize::MIN,
+            queue: 0,
+            pool: PoolConfig::off(),
+            ..config.manager
+        };
         let manager = Manager::new(provider, only_one);
         let id = request.id.clone();
         let report = match manager.execute(request, cancel.clone()).await {
@@ -113,6 +120,8 @@ fn read_request(
         arguments: values,
         limits: config.limits,
         network: config.network,
+        profile: config.profile,
+        trust_group: TrustGroup::default(),
     })
 }
 

@@ -12,10 +12,13 @@ use std::{
     time::Duration,
 };
 
-use ampoule_core::{CancellationToken, Language, Provider, SandboxSpec, format_bytes};
+use ampoule_core::{
+    CancellationToken, Capabilities, Language, NetworkPolicy, Provider, SandboxSpec, format_bytes,
+};
 use ampoule_manager::Manager;
 use ampoule_providers::{gate, runtimes::Catalogue};
 use ampoule_server::{Languages, Server, ServerConfig};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{debug, info, warn};
 
@@ -24,11 +27,20 @@ use crate::{
     data_dir::DataDirClaim,
     exit::{ExitCode, Failure},
     logging,
-    provider::{Connected, Needs, Prepared, catalogue},
+    provider::{Connected, Needs, Prepared, Slots, catalogue},
 };
 
 /// Two threads: requests are parsed and events are moved here; programs run elsewhere.
 const WORKERS: usize = 2;
+
+/// Descriptors of one sandbox: four pipes and the listener, and an artifact that is being read.
+const OF_A_SANDBOX: usize = 6;
+
+/// Descriptors of everything else.
+const OF_OURS: usize = 64;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4096;
 
 /// How often the provider's health is looked at.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(2);
@@ -48,13 +60,14 @@ pub(crate) fn serve(layers: &Layers) -> Result<ExitCode, Failure> {
     let addresses = preconditions(&config, &catalogue)?;
     let listener = listen(&config.listen, &addresses)?;
     let _claim = DataDirClaim::new(&config.data_dir)?;
-    let needs = Needs {
-        concurrency: config.manager.concurrency,
-        only: None,
-        probes: true,
-        gives_up_rights: true,
-    };
+    let needs =
+        Needs { slots: Slots::of(&config), only: None, probes: true, gives_up_rights: true };
     let prepared = Prepared::new(&config, &catalogue, &needs)?;
+    // What was started keeps the limit that it came with.
+    let server_config = ServerConfig {
+        connections: connections(raise_descriptor_limit(), Slots::of(&config)),
+        ..server_config
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()
@@ -68,6 +81,7 @@ pub(crate) fn serve(layers: &Layers) -> Result<ExitCode, Failure> {
         let listener = tokio::net::TcpListener::from_std(listener)
             .map_err(|error| Failure::platform(format!("failed to listen: {error}")))?;
         let manager = Manager::new(provider, config.manager);
+        manager.warm_up(kinds(&watched.capabilities(), &config));
         let server = Server::with_self_test(manager, server_config, self_test);
         let mut lost = None;
         let until = async {
@@ -86,6 +100,38 @@ pub(crate) fn serve(layers: &Layers) -> Result<ExitCode, Failure> {
             Some(reason) => Err(Failure::platform(reason)),
         }
     })
+}
+
+/// What is kept ready for requests that say nothing of it: each language, and each of its templates.
+fn kinds(capabilities: &Capabilities, config: &Config) -> Vec<SandboxSpec> {
+    let of = |language: &Language, template| SandboxSpec {
+        template,
+        network: NetworkPolicy::None,
+        ..config.spec(language.clone())
+    };
+    let bare = capabilities.languages.iter().map(|language| of(language, None));
+    let others = capabilities.templates.iter();
+    let others = others.map(|hint| of(&hint.language, Some(hint.template.clone())));
+    bare.chain(others).collect()
+}
+
+/// Lets this process have as many descriptors as it may; says how many.
+fn raise_descriptor_limit() -> usize {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    if let Err(error) = raised {
+        debug!(%error, "the limit of descriptors could not be raised");
+    }
+    let limit = if raised.is_ok() { maximum } else { current };
+    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
+}
+
+/// The connections for which there are descriptors, beside those of sandboxes. Half are for
+/// connections in any case: not all sandboxes that can exist do.
+fn connections(descriptors: usize, slots: Slots) -> usize {
+    let of_sandboxes = slots.most().saturating_mul(OF_A_SANDBOX).saturating_add(OF_OURS);
+    let most = ServerConfig::default().connections;
+    descriptors.saturating_sub(of_sandboxes).max(descriptors / 2).min(most)
 }
 
 /// What the configuration alone decides: where to listen, or why there can be no service.
@@ -128,6 +174,7 @@ fn server_config(config: &Config, catalogue: &Catalogue) -> Result<ServerConfig,
     Ok(ServerConfig {
         limits: config.limits,
         network: config.network,
+        profile: config.profile,
         token: config.token()?,
         run_rate: config.run_rate,
         preauth_rate: config.preauth_rate,
@@ -177,6 +224,9 @@ fn addresses(config: &Config) -> Result<Vec<SocketAddr>, Failure> {
 fn listen(shown: &str, addresses: &[SocketAddr]) -> Result<TcpListener, Failure> {
     let listening = TcpListener::bind(addresses).and_then(|listener| {
         listener.set_nonblocking(true)?;
+        // Many connections at once wait here rather than be turned away. The kernel cuts it to
+        // what it allows.
+        rustix::net::listen(&listener, BACKLOG)?;
         Ok(listener)
     });
     listening.map_err(|error| {
@@ -218,9 +268,8 @@ fn check_limits(provider: &dyn Provider, config: &Config) -> Result<(), Failure>
             warn!("{}", too_little_memory(config, language, least));
             continue;
         }
-        let (language, limits) = (language.clone(), config.limits);
-        let spec = SandboxSpec { language, limits, network: config.network };
-        if let Some(excess) = gate::excesses(&capabilities, &spec).first() {
+        if let Some(excess) = gate::excesses(&capabilities, &config.spec(language.clone())).first()
+        {
             return Err(config.refuse(excess, false));
         }
     }

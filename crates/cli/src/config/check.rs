@@ -1,13 +1,15 @@
 //! What is wrong between keys.
 
-use ampoule_core::Excess;
+use ampoule_core::{Excess, Language, SandboxSpec, TrustGroup};
 
 use super::Config;
 use crate::exit::Failure;
 
 /// Refuses what no run could ever have, and what contradicts itself.
 pub(super) fn check(config: &Config) -> Result<(), Failure> {
-    let excesses = config.manager.bounds.excesses(&config.limits, config.network);
+    // The language decides nothing here.
+    let spec = config.spec(Language::new(""));
+    let excesses = config.manager.bounds.excesses(&spec);
     if let Some(excess) = excesses.first() {
         return Err(config.refuse(excess, excess.rule == "at most"));
     }
@@ -22,6 +24,13 @@ pub(super) fn check(config: &Config) -> Result<(), Failure> {
 }
 
 impl Config {
+    /// The sandbox of a run in `language` that asks for nothing.
+    pub(crate) fn spec(&self, language: Language) -> SandboxSpec {
+        let (limits, network, profile) = (self.limits, self.network, self.profile);
+        let trust_group = TrustGroup::default();
+        SandboxSpec { language, template: None, limits, network, profile, trust_group }
+    }
+
     /// Says of something that is not allowed who asked for it, and who does not allow it.
     pub(crate) fn refuse(&self, excess: &Excess, is_by_bound: bool) -> Failure {
         let Excess { field, asked, rule, allowed, why } = excess;

@@ -10,10 +10,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::{
-    keys::{Given, KEYS},
-    layers::Host,
-};
+use super::{keys::KEYS, layers::Host, values::Given};
 use crate::exit::Failure;
 
 /// What the operator of this machine decides.

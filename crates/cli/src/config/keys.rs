@@ -3,17 +3,22 @@
 //! What reads the file, the environment and flags, what `ampoule config` prints, and the tables of
 //! docs/configuration.md all follow it.
 
-use std::{num::NonZeroUsize, path::PathBuf, str::FromStr, time::Duration};
+use std::{num::NonZeroUsize, str::FromStr};
 
 use ampoule_core::{
-    NetworkPolicy, OnOutputLimit, format_bytes, format_cpus, format_duration, parse_bytes,
+    NetworkPolicy, OnOutputLimit, Profile, format_bytes, format_cpus, format_duration, parse_bytes,
     parse_cpus, parse_duration,
 };
-use ampoule_server::Rate;
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 
-use super::{Config, ProviderType, Secret};
+use super::{
+    Config, ProviderType, Secret,
+    values::{
+        Given, boolean, duration_or_none, duration_or_nothing, is_address, joined, or_none, parse,
+        path, positive, put, rate, token, whole,
+    },
+};
 use crate::logging::LogFormat;
 
 /// Something that an operator may decide.
@@ -60,31 +65,6 @@ impl Key {
             value if value.is_empty() => self.default.unwrap_or("none").replace('`', ""),
             _ if self.is_secret => "(set)".to_owned(),
             value => value,
-        }
-    }
-}
-
-/// A value as it was given. No `Debug`: it may be a token.
-pub(super) enum Given {
-    Text(String),
-    List(Vec<String>),
-}
-
-impl Given {
-    fn text(&self) -> Option<&str> {
-        match self {
-            Self::Text(text) => Some(text.trim()),
-            Self::List(_) => None,
-        }
-    }
-
-    /// The values of a list; as text they stand between commas.
-    fn list<T>(&self, read: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
-        match self {
-            Self::List(values) => values.iter().map(|value| read(value)).collect(),
-            Self::Text(text) => {
-                text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(read).collect()
-            }
         }
     }
 }
@@ -201,6 +181,19 @@ pub(crate) static KEYS: &[Key] = &[
             (1 << 10..=1 << 30).contains(&size).then(|| config.max_body = size)
         },
         get: |config| format_bytes(config.max_body),
+        ..PLAIN
+    },
+    Key {
+        path: "profile",
+        flag: Some("--profile"),
+        effect: "whether a run that asks for nothing else may be a fork of a warm interpreter",
+        allowed: "`fast`, or `strict`: each run has an interpreter of its own, and may not ask for less",
+        set: |config, given| {
+            put(&mut config.profile, parse(given, Profile::from_str))?;
+            config.manager.bounds.profile = config.profile;
+            Some(())
+        },
+        get: |config| config.profile.as_str().to_owned(),
         ..PLAIN
     },
     Key {
@@ -361,8 +354,7 @@ pub(crate) static KEYS: &[Key] = &[
         allowed: "a whole number from 1 to 1024",
         default: Some("the CPUs, at least 2"),
         set: |config, given| {
-            let places: NonZeroUsize = given.text()?.parse().ok()?;
-            (places.get() <= 1024).then(|| config.manager.concurrency = places)
+            put(&mut config.manager.concurrency, NonZeroUsize::new(whole(given, 1..=1024)?))
         },
         get: |config| config.manager.concurrency.to_string(),
         ..PLAIN
@@ -371,10 +363,7 @@ pub(crate) static KEYS: &[Key] = &[
         path: "queue.size",
         effect: "requests that may wait for a place; the next is answered busy",
         allowed: "a whole number from 0 to 100000",
-        set: |config, given| {
-            let size = given.text()?.parse().ok()?;
-            (size <= 100_000).then(|| config.manager.queue = size)
-        },
+        set: |config, given| put(&mut config.manager.queue, whole(given, 0..=100_000)),
         get: |config| config.manager.queue.to_string(),
         ..PLAIN
     },
@@ -384,6 +373,42 @@ pub(crate) static KEYS: &[Key] = &[
         allowed: DURATION,
         set: |config, given| put(&mut config.manager.queue_deadline, parse(given, parse_duration)),
         get: |config| format_duration(config.manager.queue_deadline),
+        ..PLAIN
+    },
+    Key {
+        path: "pool.ready",
+        effect: "sandboxes of one kind that wait ready; 0 switches the pool off",
+        allowed: "a whole number from 0 to 512",
+        set: |config, given| put(&mut config.manager.pool.ready, whole(given, 0..=512)),
+        get: |config| config.manager.pool.ready.to_string(),
+        ..PLAIN
+    },
+    Key {
+        path: "pool.most",
+        effect: "sandboxes of all kinds that wait ready, or are made or destroyed to that end",
+        allowed: "a whole number from 0 to 512",
+        set: |config, given| put(&mut config.manager.pool.most, whole(given, 0..=512)),
+        get: |config| config.manager.pool.most.to_string(),
+        ..PLAIN
+    },
+    Key {
+        path: "pool.boots",
+        effect: "sandboxes that are made ready at a time",
+        allowed: "a whole number from 1 to 64",
+        default: Some("half the CPUs, at least 1"),
+        set: |config, given| {
+            let boots = NonZeroUsize::new(whole(given, 1..=64)?);
+            put(&mut config.manager.pool.boots, boots)
+        },
+        get: |config| config.manager.pool.boots.to_string(),
+        ..PLAIN
+    },
+    Key {
+        path: "pool.max_age",
+        effect: "how long one may wait before it is replaced",
+        allowed: DURATION,
+        set: |config, given| put(&mut config.manager.pool.max_age, parse(given, parse_duration)),
+        get: |config| format_duration(config.manager.pool.max_age),
         ..PLAIN
     },
     Key {
@@ -482,6 +507,16 @@ pub(crate) static KEYS: &[Key] = &[
         ..PLAIN
     },
     Key {
+        path: "native.cells",
+        effect: "empty sandboxes that wait for each template, for what was not made ready",
+        allowed: "a whole number from 0 to 64",
+        set: |config, given| {
+            put(&mut config.cells, whole(given, 0..=64).and_then(|cells| cells.try_into().ok()))
+        },
+        get: |config| config.cells.to_string(),
+        ..PLAIN
+    },
+    Key {
         path: "native.id_base",
         effect: "started as root: the first of the host ids that belong to Ampoule alone",
         allowed: "a whole number from 65536 to 4293914623",
@@ -523,84 +558,3 @@ pub(crate) static KEYS: &[Key] = &[
         ..PLAIN
     },
 ];
-
-/// Puts a value in its place, if there is one.
-fn put<T>(place: &mut T, value: Option<T>) -> Option<()> {
-    *place = value?;
-    Some(())
-}
-
-fn parse<T, E>(given: &Given, read: impl Fn(&str) -> Result<T, E>) -> Option<T> {
-    read(given.text()?).ok()
-}
-
-fn positive(text: &str) -> Result<u32, ()> {
-    text.parse().ok().filter(|number| *number > 0).ok_or(())
-}
-
-fn path(text: &str) -> Option<PathBuf> {
-    (!text.is_empty()).then(|| text.into())
-}
-
-fn is_address(text: &str) -> bool {
-    let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty());
-    port.is_some_and(|(_, port)| port.parse::<u16>().is_ok())
-}
-
-fn duration_or_nothing(text: &str) -> Option<Duration> {
-    match text {
-        "0" | "0s" => Some(Duration::ZERO),
-        text => parse_duration(text).ok(),
-    }
-}
-
-fn duration_or_none(text: &str) -> Option<Option<Duration>> {
-    match text {
-        "none" => Some(None),
-        text => parse_duration(text).ok().map(Some),
-    }
-}
-
-fn or_none(duration: Option<Duration>) -> String {
-    duration.map_or_else(|| "none".to_owned(), format_duration)
-}
-
-fn boolean(text: &str) -> Option<bool> {
-    match text.to_ascii_lowercase().as_str() {
-        "1" | "true" | "yes" | "on" => Some(true),
-        "0" | "false" | "no" | "off" => Some(false),
-        _ => None,
-    }
-}
-
-fn rate(text: &str) -> Option<Option<Rate>> {
-    match text {
-        "none" => Some(None),
-        text => text.parse().ok().map(Some),
-    }
-}
-
-/// A token: what can stand in a header, and nothing that would be lost on the way.
-pub(super) fn token(text: &str) -> Option<&str> {
-    let text = text.trim();
-    (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())).then_some(text)
-}
-
-fn joined(values: &[impl ToString]) -> String {
-    values.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_need_a_port() {
-        for good in ["127.0.0.1:0", "[::1]:9385", "localhost:80"] {
-            assert!(is_address(good), "{good}");
-        }
-        for bad in ["", "9385", ":9385", "host:", "host:99999"] {
-            assert!(!is_address(bad), "{bad}");
-        }
-    }
-}

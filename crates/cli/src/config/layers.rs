@@ -13,7 +13,8 @@ use super::{
     Config,
     file::{self, SYSTEM_FILE, nearest},
     foreign::FOREIGN,
-    keys::{Given, KEYS, Key},
+    keys::{KEYS, Key},
+    values::Given,
 };
 use crate::exit::Failure;
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! keys         the one list of keys: names, what is allowed, how each is read and written
+//! values       how one kind of value or another is read
 //! file         ampoule.toml, with the line and column of whatever is wrong in it
 //! layers       file < environment < flags; the last to speak wins, and is remembered as the source
 //! check        what is wrong between keys: a limit above its bound
@@ -19,10 +20,11 @@ mod layers;
 mod reference;
 #[cfg(test)]
 mod tests;
+mod values;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use ampoule_core::{Layer, Limits, NetworkPolicy};
+use ampoule_core::{Layer, Limits, NetworkPolicy, Profile};
 use ampoule_manager::ManagerConfig;
 use ampoule_providers::{
     native::{NativeConfig, Opening},
@@ -50,9 +52,11 @@ pub(crate) struct Config {
     pub(crate) limits: Limits,
     /// What a run may reach that asks for nothing else.
     pub(crate) network: NetworkPolicy,
+    /// How much of an interpreter a run may share that asks for nothing else.
+    pub(crate) profile: Profile,
     /// What stays reachable under the policy `open` of what else would be closed.
     pub(crate) network_allow: Vec<Opening>,
-    /// Places, the queue before them, and the bounds of what a run may ask for.
+    /// Places, the queue before them, the pool, and the bounds of what a run may ask for.
     pub(crate) manager: ManagerConfig,
     pub(crate) api_token: Option<Secret>,
     pub(crate) api_token_file: Option<PathBuf>,
@@ -61,6 +65,8 @@ pub(crate) struct Config {
     pub(crate) preauth_rate: Option<Rate>,
     pub(crate) allow_missing: Vec<Layer>,
     pub(crate) id_base: u32,
+    /// Spare cells of each template.
+    pub(crate) cells: u32,
     /// Folders with further runtimes.
     pub(crate) runtime_dirs: Vec<PathBuf>,
     pub(crate) python_image: Option<String>,
@@ -133,6 +139,7 @@ impl Config {
             max_body: 32 << 20,
             limits: Limits::default(),
             network: NetworkPolicy::None,
+            profile: Profile::Fast,
             network_allow: Vec::new(),
             manager: ManagerConfig::default(),
             api_token: None,
@@ -142,6 +149,7 @@ impl Config {
             preauth_rate: Some(Rate::PREAUTH),
             allow_missing: Vec::new(),
             id_base: NativeConfig::DEFAULT_ID_BASE,
+            cells: NativeConfig::DEFAULT_CELLS,
             runtime_dirs: Vec::new(),
             python_image: None,
             nodejs_image: None,
@@ -170,7 +178,7 @@ impl Config {
         let text = std::fs::read_to_string(path).map_err(|error| {
             Failure::usage(format!("failed to read the token in `{shown}` ({source}): {error}"))
         })?;
-        match keys::token(&text) {
+        match values::token(&text) {
             Some(token) => Ok(Some(ApiToken::new(token))),
             None => Err(Failure::usage(format!(
                 "`{shown}` ({source}) holds no token; hint: one line of printable ASCII without spaces"

@@ -124,6 +124,8 @@ fn every_key_reads_what_it_writes_from_every_layer() {
         "limits.processes" | "limits.max.processes" => "77",
         "limits.on_output" => "stop",
         "queue.places" | "queue.size" => "7",
+        "pool.ready" | "pool.most" | "pool.boots" | "native.cells" => "7",
+        "profile" => "strict",
         "network.policy" => "none",
         "network.most" => "open",
         "network.allow" => "10.0.0.0/8, 192.168.1.5:5432",
@@ -200,6 +202,9 @@ fn bad_values_say_where_they_are_and_what_is_allowed() {
         ("queue.places = 0", "hint: a whole number from 1 to 1024"),
         ("queue.places = 1025", "hint: a whole number from 1 to 1024"),
         ("queue.size = 1.5", "hint: a whole number from 0"),
+        ("pool.most = 513", "hint: a whole number from 0 to 512"),
+        ("pool.boots = 0", "hint: a whole number from 1 to 64"),
+        ("profile = \"Fast\"", "hint: `fast`, or `strict`"),
         ("listen = 9385", "is `9385`; hint: an address with a port"),
         ("provider = \"cloud\"", "is `cloud`; hint: `native`"),
         ("log = \"==\"", "hint: a level such as `debug`"),
@@ -289,7 +294,8 @@ fn a_bound_that_nobody_sets_is_the_limit_itself() {
     let machine = Machine::new("unset", Some(file)).with(&variables);
     let flags = [("--timeout", "5m"), ("--network", "open")];
     let config = machine.load(&flags).unwrap();
-    let bounds = Bounds { disk: 1 << 30, ..Bounds::of(&config.limits, NetworkPolicy::Open) };
+    let bounds =
+        Bounds { disk: 1 << 30, ..Bounds::of(&config.limits, NetworkPolicy::Open, Profile::Fast) };
     assert_eq!(config.manager.bounds, bounds);
     assert_eq!((bounds.memory, bounds.wall), (512 << 20, Duration::from_secs(300)));
     assert_eq!((bounds.millicpus, bounds.cpu), (2000, Some(Duration::from_secs(5))));

@@ -35,6 +35,7 @@ fn the_configuration_is_as_golden() {
         .env("AMPOULE_NETWORK_ALLOW", "10.1.0.0/16,192.168.1.5:5432")
         .env("SANDBOX_EXECUTOR_MANAGER_POOL_SIZE", "5")
         .env("SANDBOX_EXECUTOR_MANAGER_API_TOKEN", "secret-token")
+        .env("AMPOULE_POOL_BOOTS", "3")
         .env("SANDBOX_RUN_RATE_LIMIT", "60/minute")
         .env("SANDBOX_PROVIDER_TYPE", "self_managed")
         .env("SANDBOX_ENABLE_SECCOMP", "nonsense")

@@ -31,8 +31,22 @@ pub(crate) struct Group {
     name: String,
     /// Controllers, directory, and the file through which a process joins.
     parts: Vec<(Vec<String>, OwnedFd, Option<OwnedFd>)>,
+    /// Its counters, open: reading them once more is all that an answer waits for.
+    counters: Vec<(&'static str, OwnedFd)>,
     cpu_at_lease: u64,
 }
+
+/// What is counted, as v1 and as v2 names it.
+const COUNTERS: [&[&str]; 2] = [
+    &[
+        "memory.oom_control",
+        "memory.max_usage_in_bytes",
+        "cpuacct.usage",
+        "pids.events",
+        "pids.peak",
+    ],
+    &["memory.events", "memory.peak", "cpu.stat", "pids.events.local", "pids.events", "pids.peak"],
+];
 
 impl Meters {
     /// Takes the descriptors from `first` on, as `layout` says.
@@ -70,10 +84,10 @@ impl Meters {
         swaps == 0 || self.bases.iter().any(|(_, base)| knob(base))
     }
 
-    /// Makes the group of a run and sets its limits.
-    pub(crate) fn create(&self, name: String, limits: &CellLimits) -> Jail<Group> {
-        let mut group = Group { name, parts: Vec::new(), cpu_at_lease: 0 };
-        let made = self.make(&mut group).and_then(|()| self.limit(&group, limits));
+    /// Makes the group of a run, still without limits.
+    pub(crate) fn create(&self, name: String) -> Jail<Group> {
+        let mut group = Group { name, parts: Vec::new(), counters: Vec::new(), cpu_at_lease: 0 };
+        let made = self.make(&mut group);
         if made.is_err() {
             // No process is in it, so that nothing keeps it.
             let _ = self.remove(&group);
@@ -99,7 +113,8 @@ impl Meters {
         Ok(())
     }
 
-    fn limit(&self, group: &Group, limits: &CellLimits) -> Jail<()> {
+    /// Sets the limits of a run, before there is a program in it.
+    pub(crate) fn limit(&self, group: &Group, limits: &CellLimits) -> Jail<()> {
         let quota = u64::from(limits.millicpus) * PERIOD_US / 1000;
         // One more than the program's: the cell's first process.
         let processes = limits.processes.saturating_add(1);
@@ -141,7 +156,12 @@ impl Meters {
 impl Group {
     /// The descriptor for CLONE_INTO_CGROUP.
     pub(crate) fn clone_into(&self) -> Option<i32> {
-        self.parts.iter().find(|(_, _, tasks)| tasks.is_none()).map(|(_, fd, _)| fd.as_raw_fd())
+        self.directory_to_be_born_in().map(|fd| fd.as_raw_fd())
+    }
+
+    /// The same, to hand on.
+    pub(crate) fn directory_to_be_born_in(&self) -> Option<BorrowedFd<'_>> {
+        self.parts.iter().find(|(_, _, tasks)| tasks.is_none()).map(|(_, fd, _)| fd.as_fd())
     }
 
     /// The files into which a process of v1 writes `0` to join.
@@ -160,6 +180,12 @@ impl Group {
 
     /// From here on CPU time counts as the program's.
     pub(crate) fn lease(&mut self) {
+        let version = usize::from(self.clone_into().is_some());
+        for file in COUNTERS[version] {
+            if let Some(fd) = self.open(file) {
+                self.counters.push((file, fd));
+            }
+        }
         self.cpu_at_lease = self.cpu_total().unwrap_or(0);
     }
 
@@ -200,6 +226,18 @@ impl Group {
     }
 
     fn text(&self, file: &str) -> Option<String> {
+        let mut buffer = [0; 2048];
+        let length = match self.counters.iter().find(|(name, _)| *name == file) {
+            Some((_, fd)) => rustix::io::pread(fd, &mut buffer, 0).ok()?,
+            None if self.counters.is_empty() => {
+                rustix::io::read(self.open(file)?, &mut buffer).ok()?
+            }
+            None => return None,
+        };
+        std::str::from_utf8(&buffer[..length]).ok().map(str::to_owned)
+    }
+
+    fn open(&self, file: &str) -> Option<OwnedFd> {
         let controller = file.split('.').next()?;
         let (_, directory, _) = self
             .parts
@@ -208,10 +246,7 @@ impl Group {
             .find(|(controllers, _, tasks)| {
                 tasks.is_none() || controllers.iter().any(|name| name == controller)
             })?;
-        let fd = open_at(directory, file, OFlags::RDONLY).ok()?;
-        let mut buffer = [0; 2048];
-        let length = rustix::io::read(fd, &mut buffer).ok()?;
-        std::str::from_utf8(&buffer[..length]).ok().map(str::to_owned)
+        open_at(directory, file, OFlags::RDONLY).ok()
     }
 }
 

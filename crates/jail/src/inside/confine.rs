@@ -48,6 +48,11 @@ pub(crate) struct Plan<'a> {
     pub(crate) filter: &'a [Instruction],
     /// The socket that the listener is sent over; closed at the end.
     pub(crate) setup_socket: i32,
+    /// The descriptors above it that stay, ascending: a forked interpreter's own, made afresh.
+    pub(crate) kept: &'a [i32],
+    /// Whether the process must be made readable to itself again, which a change of ids ends and an
+    /// exec would restore: without it the program's own `/proc/self` is root's.
+    pub(crate) dumpable: bool,
     /// What is left alone.
     pub(crate) spared: Spared,
 }
@@ -65,6 +70,7 @@ pub(crate) struct Spared {
 /// The byte that goes with the listener: everything was read back and holds.
 pub(crate) const CONFINED: u8 = b'C';
 
+const PR_SET_DUMPABLE: i32 = 4;
 const PR_SET_NO_NEW_PRIVS: i32 = 38;
 const PR_GET_NO_NEW_PRIVS: i32 = 39;
 const PR_CAPBSET_READ: i32 = 23;
@@ -86,7 +92,15 @@ const O_PATH_CLOEXEC: i32 = 0o10_000_000 | 0o2_000_000;
 /// the next thing that happens may be hostile.
 pub(crate) fn confine(plan: &Plan<'_>) -> Sys<()> {
     // 1. No descriptor of the launcher's survives.
-    sys::close_range_from(plan.setup_socket.cast_unsigned() + 1)?;
+    let mut next = plan.setup_socket.cast_unsigned() + 1;
+    for kept in plan.kept {
+        let kept = kept.cast_unsigned();
+        if kept > next {
+            sys::close_range(next, kept - 1)?;
+        }
+        next = next.max(kept + 1);
+    }
+    sys::close_range(next, u32::MAX)?;
     // 2. The bounding set, while CAP_SETPCAP is still there: after the ids it would silently stay.
     let spared = plan.spared;
     if spared.linux_caps {
@@ -102,6 +116,9 @@ pub(crate) fn confine(plan: &Plan<'_>) -> Sys<()> {
     }
     sys::set_gid(plan.id)?;
     sys::set_uid(plan.id)?;
+    if plan.dumpable {
+        sys::prctl(PR_SET_DUMPABLE, 1, 0)?;
+    }
     // 4. Linux capabilities to zero, in every set.
     match spared {
         Spared { linux_caps: true, .. } => sys::hand_linux_caps_on()?,

@@ -19,7 +19,7 @@ pub(crate) struct Fault {
 pub(crate) type Sys<T> = Result<T, Fault>;
 
 #[cfg(target_arch = "x86_64")]
-mod number {
+pub(crate) mod number {
     pub(super) const WRITE: usize = 1;
     pub(super) const CLOSE: usize = 3;
     pub(super) const RT_SIGACTION: usize = 13;
@@ -33,7 +33,7 @@ mod number {
     pub(super) const SETRESGID: usize = 119;
     pub(super) const CAPGET: usize = 125;
     pub(super) const CAPSET: usize = 126;
-    pub(super) const PRCTL: usize = 157;
+    pub(crate) const PRCTL: usize = 157;
     pub(super) const EXIT_GROUP: usize = 231;
     pub(super) const OPENAT: usize = 257;
     pub(super) const DUP3: usize = 292;
@@ -44,7 +44,7 @@ mod number {
 }
 
 #[cfg(target_arch = "aarch64")]
-mod number {
+pub(crate) mod number {
     pub(super) const WRITE: usize = 64;
     pub(super) const CLOSE: usize = 57;
     pub(super) const RT_SIGACTION: usize = 134;
@@ -58,7 +58,7 @@ mod number {
     pub(super) const SETRESGID: usize = 149;
     pub(super) const CAPGET: usize = 90;
     pub(super) const CAPSET: usize = 91;
-    pub(super) const PRCTL: usize = 167;
+    pub(crate) const PRCTL: usize = 167;
     pub(super) const EXIT_GROUP: usize = 94;
     pub(super) const OPENAT: usize = 56;
     pub(super) const DUP3: usize = 24;
@@ -119,6 +119,7 @@ pub(crate) unsafe fn syscall(nr: usize, a: [usize; 6]) -> isize {
     result
 }
 
+/// What a call returned, or its error.
 pub(crate) fn check(call: &'static str, result: isize) -> Sys<usize> {
     if (-4095..0).contains(&result) {
         #[expect(clippy::cast_possible_truncation, reason = "an errno is below 4096")]
@@ -127,11 +128,13 @@ pub(crate) fn check(call: &'static str, result: isize) -> Sys<usize> {
     Ok(result.cast_unsigned())
 }
 
+/// A descriptor as an argument.
 pub(crate) fn fd(raw: i32) -> usize {
     // The kernel reads descriptors as `int`; sign extension keeps AT_FDCWD what it is.
     (raw as isize).cast_unsigned()
 }
 
+/// A number of the kernel's as an int.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
@@ -162,10 +165,15 @@ pub(crate) fn close(descriptor: i32) -> Sys<()> {
 
 /// Closes every descriptor from `first` on.
 pub(crate) fn close_range_from(first: u32) -> Sys<()> {
+    close_range(first, u32::MAX)
+}
+
+/// Closes every descriptor from `first` to `last`.
+pub(crate) fn close_range(first: u32, last: u32) -> Sys<()> {
     // SAFETY: no pointers. Used only in a child that will exec, or in a worker before user code:
     // no owner of the closed descriptors ever runs again in this process.
     check("close_range", unsafe {
-        syscall(CLOSE_RANGE, [first as usize, u32::MAX as usize, 0, 0, 0, 0])
+        syscall(CLOSE_RANGE, [first as usize, last as usize, 0, 0, 0, 0])
     })
     .map(drop)
 }
@@ -401,7 +409,7 @@ pub(crate) struct CloneArguments {
     pub(crate) flags: u64,
     /// Where the kernel puts the pidfd.
     pub(crate) pidfd: u64,
-    /// Unused here.
+    /// Where the child's id is kept, if asked for.
     pub(crate) child_tid: u64,
     /// Unused here.
     pub(crate) parent_tid: u64,
@@ -450,14 +458,23 @@ pub(crate) unsafe fn clone3(flags: u64, into_cgroup: Option<i32>) -> Sys<Option<
         arguments.flags |= CLONE_INTO_CGROUP;
         arguments.cgroup = fd(cgroup) as u64;
     }
-    // SAFETY: `arguments` is a whole clone_args and `pidfd` a place for one int, both alive during
-    // the call. Without CLONE_VM the child has its own copy of this stack, so both returns are
-    // sound; the caller vouches for a single thread.
+    // SAFETY: `pidfd` is a place for one int, and the caller vouches for a single thread.
+    unsafe { clone_by(&arguments, &raw const pidfd) }
+}
+
+/// `clone3(2)` by its whole arguments: `None` in the child.
+///
+/// # Safety
+/// `arguments.pidfd` must point to `pidfd`, a live int; no flag may share memory with the child; the
+/// calling process must be single-threaded.
+pub(crate) unsafe fn clone_by(arguments: &CloneArguments, pidfd: *const i32) -> Sys<Option<Child>> {
+    // SAFETY: `arguments` is a whole clone_args, alive during the call. Without CLONE_VM the child
+    // has its own copy of this stack, so both returns are sound; the caller vouches for the rest.
     let pid = check("clone3", unsafe {
-        syscall(CLONE3, [&raw const arguments as usize, size_of::<CloneArguments>(), 0, 0, 0, 0])
+        syscall(CLONE3, [&raw const *arguments as usize, size_of::<CloneArguments>(), 0, 0, 0, 0])
     })?;
-    // SAFETY: the kernel wrote `pidfd` behind the compiler's back; a volatile read sees it.
-    let pidfd = unsafe { core::ptr::read_volatile(&raw const pidfd) };
+    // SAFETY: the kernel wrote there behind the compiler's back; a volatile read sees it.
+    let pidfd = unsafe { core::ptr::read_volatile(pidfd) };
     Ok((pid != 0).then_some(Child { pid: as_int(pid), pidfd }))
 }
 
@@ -542,20 +559,29 @@ pub struct Instruction {
 
 /// Installs a seccomp filter and returns the descriptor of its notifications.
 pub(crate) fn seccomp_with_listener(filter: &[Instruction]) -> Sys<i32> {
+    const NEW_LISTENER: usize = 1 << 3;
+    seccomp(filter, NEW_LISTENER)
+}
+
+/// Installs a seccomp filter that notifies nobody.
+pub(crate) fn seccomp_alone(filter: &[Instruction]) -> Sys<()> {
+    seccomp(filter, 0).map(drop)
+}
+
+fn seccomp(filter: &[Instruction], flags: usize) -> Sys<i32> {
     #[repr(C)]
     struct Program {
         len: u16,
         filter: *const Instruction,
     }
     const SET_MODE_FILTER: usize = 1;
-    const NEW_LISTENER: usize = 1 << 3;
     let Ok(len) = u16::try_from(filter.len()) else {
         return Err(Fault { call: "seccomp", errno: 22 });
     };
     let program = Program { len, filter: filter.as_ptr() };
     // SAFETY: `program` is a whole sock_fprog that points at `len` instructions; all only read.
     check("seccomp", unsafe {
-        syscall(SECCOMP, [SET_MODE_FILTER, NEW_LISTENER, &raw const program as usize, 0, 0, 0])
+        syscall(SECCOMP, [SET_MODE_FILTER, flags, &raw const program as usize, 0, 0, 0])
     })
     .map(as_int)
 }

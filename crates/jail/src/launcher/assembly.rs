@@ -24,19 +24,27 @@ use super::{
 use crate::{
     confine::CONFINED,
     error::{Jail, JailError, Step},
-    protocol::{CellLimits, Report},
+    order::{FAILED, FORKED},
+    protocol::{CellLimits, Origin, Report},
     sys, wire,
 };
 
 /// The flag of `setns` for a pid namespace.
 const CLONE_NEWPID: i32 = 0x2000_0000;
 
+/// The program's four channels: its ends, and the manager's.
+pub(super) struct Ends {
+    pub(super) theirs: [OwnedFd; 4],
+    pub(super) ours: Vec<OwnedFd>,
+}
+
 impl Launcher {
-    /// Clones the first process of a new cell.
+    /// Begins a sandbox: in a spare cell that fits, or in a new one.
     pub(super) fn prepare(
         &mut self,
         ticket: u32,
         template: u32,
+        origin: Origin,
         limits: CellLimits,
         network: NetworkPolicy,
     ) -> Jail<()> {
@@ -46,6 +54,68 @@ impl Launcher {
         if let Some(why) = &image.unusable {
             return Err(JailError::new("use a template", io::Error::other(why.as_str())));
         }
+        let fits = |slot: &Slot| {
+            slot.state == State::Spare
+                && (slot.template, slot.network) == (template, network)
+                && slot.limits.disk == limits.disk
+        };
+        let spare = self.slots.iter().position(|slot| slot.as_ref().is_some_and(fits));
+        let index = match spare {
+            Some(index) => index,
+            None => self.build_cell(template, limits, network)?,
+        };
+        let Some(slot) = self.slots[index].as_mut() else { return Ok(()) };
+        slot.ticket = Some(ticket);
+        slot.limits = limits;
+        slot.origin = origin;
+        let now = Instant::now();
+        if spare.is_some() {
+            slot.born = now;
+            slot.cell_ready = Some(now);
+        }
+        let limited = slot.group.as_ref().map_or(Ok(()), |group| self.meters.limit(group, &limits));
+        let begun = limited.and_then(|()| match spare {
+            Some(index) => self.man(index),
+            None => self.open_gate(index),
+        });
+        if let Err(error) = &begun {
+            self.fail(index, &error.to_string());
+        }
+        Ok(())
+    }
+
+    /// Keeps spare cells: one at a time, and behind whatever somebody waits for, a sandbox or the
+    /// end of a run; but for a run that goes on for long nobody waits.
+    pub(super) fn restock(&mut self) {
+        let now = Instant::now();
+        let wanted = self.warm.cells as usize;
+        let lacks = |template: &usize| {
+            let is_spare = |slot: &&Slot| slot.template == *template && slot.state == State::Spare;
+            self.images[*template].spares
+                && self.slots.iter().flatten().filter(is_spare).count() < wanted
+        };
+        let low = (0..self.images.len()).find(lacks).filter(|_| wanted > 0);
+        self.is_low = low.is_some();
+        let Some(template) = low else { return };
+        if self.slots.iter().flatten().any(|slot| slot.is_pressing(now)) {
+            return;
+        }
+        let limits = CellLimits { disk: self.warm.disk, ..CellLimits::default() };
+        let built = self.build_cell(template, limits, NetworkPolicy::None);
+        if let Ok(index) = built
+            && let Err(error) = self.open_gate(index)
+        {
+            self.fail(index, &error.to_string());
+        }
+    }
+
+    /// Clones the first process of a new cell.
+    fn build_cell(
+        &mut self,
+        template: usize,
+        limits: CellLimits,
+        network: NetworkPolicy,
+    ) -> Jail<usize> {
         let index = self
             .slots
             .iter()
@@ -53,10 +123,10 @@ impl Launcher {
             .ok_or_else(|| JailError::new("find a free slot", io::ErrorKind::WouldBlock))?;
         self.runs += 1;
         let (ours, theirs) = wire::pair().step("make a setup socket")?;
-        let group = self.meters.create(format!("{index}-{}", self.runs), &limits)?;
-        let mut slot = Slot::new(ticket, template, limits, network);
+        let group = self.meters.create(format!("{index}-{}", self.runs))?;
+        let mut slot = Slot::new(template, limits, network);
         let recipe = cell::Recipe {
-            image,
+            image: &self.images[template],
             devices: if self.own_devices && !self.without.has(Layer::OwnDevices) {
                 format!("/d/{index}")
             } else {
@@ -88,15 +158,11 @@ impl Launcher {
         slot.group = Some(group);
         slot.setup = Some(ours);
         self.slots[index] = Some(slot);
-        let opened = self.open_gate(index);
-        if let Err(error) = &opened {
-            self.fail(index, &error.to_string());
-        }
-        Ok(())
+        Ok(index)
     }
 
     /// The host ids of a slot: its first process's, and its program's.
-    fn slot_ids(&self, index: usize) -> Option<(u32, u32)> {
+    pub(super) fn slot_ids(&self, index: usize) -> Option<(u32, u32)> {
         let first = self.first_id? + 2 * u32::try_from(index).ok()?;
         Some((first, first + 1))
     }
@@ -136,7 +202,7 @@ impl Launcher {
         wire::send(setup.as_fd(), b"m", &[]).step("start a cell")
     }
 
-    /// A process under construction has spoken.
+    /// A process under construction has spoken, or a zygote about it.
     pub(super) fn hear_setup(&mut self, index: usize) {
         let Some(slot) = self.slots.get_mut(index).and_then(Option::as_mut) else { return };
         let Some(setup) = &slot.setup else { return };
@@ -146,45 +212,58 @@ impl Launcher {
             // The word was another slot's that had this number a moment ago.
             return;
         }
+        let (word, text, mut descriptors) = match heard {
+            Ok(Some((length, descriptors))) => (Some(buffer[0]), &buffer[1..length], descriptors),
+            Ok(None) | Err(_) => (None, &[][..], Vec::new()),
+        };
+        if slot.forking.is_some() {
+            return match word {
+                Some(FORKED) => self.adopt(index, descriptors.pop()),
+                // It may be ahead of its zygote's word.
+                Some(CONFINED) => slot.early_listener = descriptors.pop(),
+                // The worker says why it failed; its zygote still has to tell of it.
+                Some(FAILED) => slot.early_failure = Some(String::from_utf8_lossy(text).into()),
+                // The zygote could not fork; or everybody is gone, and its end is told by its pidfd.
+                Some(_) | None => {
+                    slot.forking = None;
+                    self.after_lost_order(index);
+                }
+            };
+        }
         // Copies of this socket live on in children until they close them, so say it expressly.
         let _ = epoll::delete(&self.epoll, setup);
         slot.setup = None;
-        let outcome = match (slot.state, heard) {
-            (State::Building, Ok(Some((1, descriptors)))) if buffer[0] == cell::READY => {
+        let outcome = match (slot.state, word) {
+            (State::Building, Some(cell::READY)) => {
                 match <[OwnedFd; cell::HANDED]>::try_from(descriptors) {
                     Ok([workspace, tmp, snmp, snmp6]) => {
                         slot.handles = Some(Handles { workspace, tmp, snmp, snmp6 });
+                        slot.mounts = slot.cell.as_ref().and_then(mounts_of);
                         slot.cell_ready = Some(Instant::now());
-                        self.connect(index).map_err(|error| error.to_string())
+                        if slot.ticket.is_some() {
+                            self.connect(index).map_err(|error| error.to_string())
+                        } else {
+                            slot.state = State::Spare;
+                            Ok(())
+                        }
                     }
                     Err(_) => {
                         Err("build a sandbox: the cell handed over something else".to_owned())
                     }
                 }
             }
-            (State::Confining, Ok(Some((1, descriptors)))) if buffer[0] == CONFINED => {
-                slot.state = State::Prepared;
+            (State::Confining, Some(CONFINED)) => {
                 slot.pipes.extend(descriptors);
-                let pipes = std::mem::take(&mut slot.pipes);
-                let slot_number = u32::try_from(index).unwrap_or(u32::MAX);
-                let cell_ready = slot.cell_ready.unwrap_or(slot.born);
-                let report = Report::Prepared {
-                    ticket: slot.ticket,
-                    slot: slot_number,
-                    cell: cell_ready - slot.born,
-                    worker: cell_ready.elapsed(),
-                };
-                self.tell(&report, pipes);
+                self.hand_over(index);
                 Ok(())
             }
-            (State::Building | State::Confining, Ok(Some((length, _)))) => {
-                Err(String::from_utf8_lossy(buffer[..length].get(1..).unwrap_or_default())
-                    .into_owned())
+            (State::Building | State::Confining, Some(_)) => {
+                Err(String::from_utf8_lossy(text).into_owned())
             }
-            (State::Building, _) => {
+            (State::Building, None) => {
                 Err("build a sandbox: its first process ended early".to_owned())
             }
-            (State::Confining, _) => Err("confine a worker: it ended early".to_owned()),
+            (State::Confining, None) => Err("confine a worker: it ended early".to_owned()),
             _ => Ok(()),
         };
         if let Err(text) = outcome {
@@ -192,33 +271,86 @@ impl Launcher {
         }
     }
 
-    /// Clones the worker into a finished cell.
-    pub(super) fn start_worker(&mut self, index: usize) -> Jail<()> {
-        let hosts = self.slot_ids(index);
-        let program = hosts.map(|(_, program)| program);
-        let Some(slot) = self.slots[index].as_mut() else { return Ok(()) };
-        let (Some(cell), Some(group)) = (&slot.cell, &slot.group) else { return Ok(()) };
-        let image = &self.images[slot.template];
+    /// A zygote has forked a worker for a slot.
+    fn adopt(&mut self, index: usize, pidfd: Option<OwnedFd>) {
+        let Some(slot) = self.slots[index].as_mut() else { return };
+        slot.forking = None;
+        let Some(pidfd) = pidfd else {
+            return self.fail(index, "fork a worker: its zygote handed over something else");
+        };
+        let worker = slot.worker.insert(Process { pidfd });
+        let watched = watch_descriptor(
+            &self.epoll,
+            worker.pidfd.as_fd(),
+            token(index, WORKER),
+            epoll::EventFlags::IN,
+        );
+        if slot.state != State::Forking {
+            // The sandbox was given up meanwhile.
+            slot.kill();
+            return self.hear_end(index);
+        }
+        slot.state = State::Confining;
+        if let Err(error) = watched {
+            return self.fail(index, &error.to_string());
+        }
+        if let Some(text) = slot.early_failure.take() {
+            return self.fail(index, &text);
+        }
+        if let Some(listener) = slot.early_listener.take() {
+            slot.pipes.push(listener);
+            if let Some(setup) = slot.setup.take() {
+                let _ = epoll::delete(&self.epoll, &setup);
+            }
+            self.hand_over(index);
+        }
+    }
+
+    /// The worker is confined: the manager gets its channels.
+    fn hand_over(&mut self, index: usize) {
+        let Some(slot) = self.slots[index].as_mut() else { return };
+        slot.state = State::Prepared;
+        let pipes = std::mem::take(&mut slot.pipes);
+        let cell_ready = slot.cell_ready.unwrap_or(slot.born);
+        let report = Report::Prepared {
+            ticket: slot.ticket.unwrap_or(u32::MAX),
+            slot: u32::try_from(index).unwrap_or(u32::MAX),
+            cell: cell_ready - slot.born,
+            worker: cell_ready.elapsed(),
+        };
+        self.tell(&report, pipes);
+    }
+
+    /// Makes the pipes of a program.
+    pub(super) fn open_channels(&self, index: usize) -> Jail<Ends> {
         let new_pipe = || pipe_with(PipeFlags::CLOEXEC).step("make a pipe");
         let (request_out, request_in) = new_pipe()?;
         let (stdout_out, stdout_in) = new_pipe()?;
         let (stderr_out, stderr_in) = new_pipe()?;
         let (result_out, result_in) = new_pipe()?;
-        if let Some(program) = program {
+        if let Some((_, program)) = self.slot_ids(index) {
             // So that `/dev/stdout` and `/dev/stderr` can be opened by their names.
             for pipe in [&stdout_in, &stderr_in] {
                 std::os::unix::fs::fchown(pipe, Some(program), None).step("give a pipe away")?;
             }
         }
+        Ok(Ends {
+            theirs: [request_out, stdout_in, stderr_in, result_in],
+            ours: vec![request_in, stdout_out, stderr_out, result_out],
+        })
+    }
+
+    /// Clones the worker into a finished cell.
+    pub(super) fn start_worker(&mut self, index: usize) -> Jail<()> {
+        let hosts = self.slot_ids(index);
+        let channels = self.open_channels(index)?;
+        let Some(slot) = self.slots[index].as_mut() else { return Ok(()) };
+        let (Some(cell), Some(group)) = (&slot.cell, &slot.group) else { return Ok(()) };
+        let image = &self.images[slot.template];
         let (ours, theirs) = wire::pair().step("make a setup socket")?;
         let recipe = worker::Recipe {
             cell: cell.pidfd.as_fd(),
-            descriptors: [
-                request_out.as_fd(),
-                stdout_in.as_fd(),
-                stderr_in.as_fd(),
-                result_in.as_fd(),
-            ],
+            descriptors: channels.theirs.each_ref().map(AsFd::as_fd),
             setup: &theirs,
             joins: group.joins().collect(),
             command: worker::Command::new(&image.command, &image.environment, slot.limits.memory)?,
@@ -255,14 +387,20 @@ impl Launcher {
         )?;
         watch_descriptor(&self.epoll, ours.as_fd(), token(index, SETUP), epoll::EventFlags::IN)?;
         slot.setup = Some(ours);
-        slot.pipes = vec![request_in, stdout_out, stderr_out, result_out];
+        slot.pipes = channels.ours;
         slot.state = State::Confining;
         Ok(())
     }
 }
 
+/// A cell's mount namespace, held open.
+fn mounts_of(cell: &Process) -> Option<OwnedFd> {
+    let pid = proc_pid(&cell.pidfd).ok()?;
+    std::fs::File::open(format!("/proc/{pid}/ns/mnt")).ok().map(OwnedFd::from)
+}
+
 /// The number under which our `/proc` shows a process: it may be of a pid namespace further out.
-fn proc_pid(pidfd: &OwnedFd) -> Jail<u32> {
+pub(super) fn proc_pid(pidfd: &OwnedFd) -> Jail<u32> {
     let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))
         .step("find a process in /proc")?;
     let pid = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());

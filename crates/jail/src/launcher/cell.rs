@@ -225,7 +225,7 @@ pub(super) fn loopback_up() -> Jail<()> {
     Ok(())
 }
 
-fn mount_root(recipe: &Recipe<'_>) -> Jail<()> {
+pub(super) fn mount_root(recipe: &Recipe<'_>) -> Jail<()> {
     let quiet = MountFlags::NOSUID | MountFlags::NODEV;
     for (place, (options, target)) in recipe.image.overlays.iter().enumerate() {
         if target == "/n" && recipe.without.has(Layer::ReadOnlyRoot) {

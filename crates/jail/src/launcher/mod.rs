@@ -4,7 +4,9 @@
 mod artifacts;
 mod assembly;
 mod cell;
+mod janitor;
 mod lures;
+mod nest;
 mod network;
 mod root;
 mod rules;
@@ -12,6 +14,7 @@ mod slot;
 mod watch;
 mod without;
 mod worker;
+mod zygote;
 
 use std::{
     collections::VecDeque,
@@ -30,13 +33,16 @@ use rustix::{
     thread::set_name,
 };
 
+use janitor::Janitor;
+use nest::Nests;
 use root::Image;
 use rules::Rules;
-use slot::{Lease, Process, Slot, State};
+use slot::{Handles, Lease, Process, Slot, State};
 use without::Without;
 
 use crate::{
     cgroup::Meters,
+    config::Warm,
     error::{Jail, JailError, Step},
     handover::{CONFIG_FD, FIRST_GROUP_FD, LINE_FD, SOCKET_FD, Start, read_json, report_failure},
     hurdles::{Machine, recognise},
@@ -53,6 +59,7 @@ const SETUP_ERROR_LEN: usize = 256;
 /// Tokens of the event queue: a slot and what of it, or the socket.
 const SOCKET_TOKEN: u64 = u64::MAX;
 const LINE_TOKEN: u64 = u64::MAX - 1;
+const JANITOR_TOKEN: u64 = u64::MAX - 2;
 const CELL: u64 = 0;
 const WORKER: u64 = 1;
 const SETUP: u64 = 2;
@@ -81,6 +88,12 @@ struct Launcher {
     watch_after: Instant,
     /// What is left out of every cell: nothing, but for a test.
     without: Without,
+    /// What is kept ready.
+    warm: Warm,
+    /// Whether a spare cell is wanted.
+    is_low: bool,
+    nests: Nests,
+    janitor: Janitor,
 }
 
 /// Runs as the launcher on the descriptors that the keeper has laid out.
@@ -154,7 +167,9 @@ impl Launcher {
             may_miss_proc: may_miss(Layer::Proc),
         };
         let root = root::build(&start.config.templates, circumstances)?;
+        let janitor = Janitor::start()?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).step("make an event queue")?;
+        watch_descriptor(&epoll, janitor.as_fd(), JANITOR_TOKEN, epoll::EventFlags::IN)?;
         for (socket, token) in [(socket, SOCKET_TOKEN), (&line, LINE_TOKEN)] {
             fcntl_setfl(socket, fcntl_getfl(socket).step("read flags")? | OFlags::NONBLOCK)
                 .step("make the socket non-blocking")?;
@@ -182,6 +197,14 @@ impl Launcher {
             filter: filter.instructions().to_vec(),
         };
         without.loosen(&mut rules);
+        let mut warm = start.config.warm;
+        // Of a warm interpreter's own files a worker keeps what Landlock alone denies it; a zygote
+        // looks at itself in `/proc`; and what a test leaves out, only an exec leaves out.
+        warm.zygotes &= landlock_abi > 0 && root.proc && without.is_empty();
+        let terms = match warm.zygotes {
+            true => zygote::terms(&rules, start.first_id.is_none())?,
+            false => Vec::new(),
+        };
         Ok(move |socket| {
             let mut launcher = Self {
                 socket,
@@ -199,8 +222,13 @@ impl Launcher {
                 runs: 0,
                 watch_after: Instant::now(),
                 without,
+                warm,
+                is_low: false,
+                nests: Nests::new(terms),
+                janitor,
             };
             launcher.tell(&ready, Vec::new());
+            launcher.hatch();
             launcher
         })
     }
@@ -237,6 +265,13 @@ impl Launcher {
                     self.hear_keeper();
                     continue;
                 }
+                if token == JANITOR_TOKEN {
+                    self.hear_janitor();
+                    continue;
+                }
+                if self.hear_zygote(token) {
+                    continue;
+                }
                 let index = usize::try_from(token >> 2).unwrap_or(usize::MAX);
                 match token & 3 {
                     SETUP => self.hear_setup(index),
@@ -244,6 +279,7 @@ impl Launcher {
                 }
             }
             self.look_at_clocks();
+            self.restock();
         }
     }
 
@@ -261,12 +297,15 @@ impl Launcher {
                 _ => slot.next_look(now),
             })
             .chain(self.next_watch(now))
+            .chain(self.next_look_at_zygotes(now))
+            .chain(self.is_low.then_some(TICK))
             .min()
     }
 
     fn look_at_clocks(&mut self) {
         self.watch_runs();
         let now = Instant::now();
+        self.look_at_zygotes(now);
         for index in 0..self.slots.len() {
             let Some(slot) = &mut self.slots[index] else { continue };
             match slot.state {
@@ -329,8 +368,8 @@ impl Launcher {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Prepare { ticket, template, limits, network } => {
-                if let Err(error) = self.prepare(ticket, template, limits, network) {
+            Command::Prepare { ticket, template, origin, limits, network } => {
+                if let Err(error) = self.prepare(ticket, template, origin, limits, network) {
                     let full = self.slots.iter().all(Option::is_some);
                     let text = error.to_string();
                     self.tell(&Report::Failed { ticket, full, text }, Vec::new());
@@ -340,11 +379,10 @@ impl Launcher {
                 let Some(slot) = self.slot_mut(slot) else { return };
                 // A duration beyond the clock's end is as good as a century.
                 let century = Duration::from_secs(3_155_760_000);
-                let deadline = Instant::now() + wall.min(century);
-                slot.lease(Lease { deadline, cpu });
+                let began = Instant::now();
+                slot.lease(Lease { began, deadline: began + wall.min(century), cpu });
             }
             Command::Kill { slot, reason } => self.stop(slot as usize, reason),
-            Command::Collect { slot } => self.collect(slot),
             Command::Release { slot: number } => {
                 let index = number as usize;
                 let Some(slot) = self.slot_mut(number) else {
@@ -369,11 +407,11 @@ impl Launcher {
     fn fail(&mut self, index: usize, text: &str) {
         let Some(slot) = self.slots[index].as_mut() else { return };
         let told_before = matches!(slot.state, State::Prepared | State::Leased) || slot.abandoned;
-        let ticket = slot.ticket;
+        let ticket = slot.ticket.filter(|_| !told_before);
         slot.abandoned = true;
         slot.kill();
         let alive = slot.is_alive();
-        if !told_before {
+        if let Some(ticket) = ticket {
             self.tell(&Report::Failed { ticket, full: false, text: text.to_owned() }, Vec::new());
         }
         if !alive {
@@ -435,21 +473,21 @@ impl Launcher {
             self.release(index);
             return;
         }
+        let number = u32::try_from(index).unwrap_or(u32::MAX);
         let report = Report::Ended {
-            slot: u32::try_from(index).unwrap_or(u32::MAX),
+            slot: number,
             status: slot.status,
             stopped: slot.stopped,
             counters: slot.count(),
         };
         self.tell(&report, Vec::new());
+        self.collect(number);
     }
 
     /// Tells the manager of every file in `artifacts/` of an ended run.
     fn collect(&mut self, number: u32) {
         let (entries, more) = match self.slot_mut(number) {
-            Some(Slot { state: State::Ended, handles: Some(handles), .. }) => {
-                artifacts::collect(&handles.workspace)
-            }
+            Some(Slot { handles: Some(handles), .. }) => artifacts::collect(&handles.workspace),
             _ => (Vec::new(), 0),
         };
         for entry in entries {
@@ -463,20 +501,43 @@ impl Launcher {
     /// Frees everything of a slot in which nothing lives.
     fn release(&mut self, index: usize) {
         let Some(slot) = self.slots.get_mut(index).and_then(Option::as_mut) else { return };
-        if slot.is_alive() {
+        if slot.is_alive() || slot.clearing {
             return;
         }
-        slot.state = State::Releasing;
-        slot.handles = None;
-        slot.pipes.clear();
-        slot.setup = None;
-        if slot.group.as_ref().is_some_and(|group| !self.meters.remove(group)) {
-            // The kernel still counts a process out; the clock brings us back.
+        if slot.state != State::Releasing {
+            slot.state = State::Releasing;
+            slot.pipes.clear();
+            slot.setup = None;
+            let mut kept: Vec<OwnedFd> = slot.mounts.take().into_iter().collect();
+            if let Some(Handles { workspace, tmp, snmp, snmp6 }) = slot.handles.take() {
+                kept.extend([workspace, tmp, snmp, snmp6]);
+            }
+            slot.clearing = self.janitor.take(u32::try_from(index).unwrap_or(u32::MAX), &kept);
+            // The group meanwhile; and the rest when the janitor is done.
+            drop(kept);
+        }
+        let Some(slot) = self.slots.get_mut(index).and_then(Option::as_mut) else { return };
+        let emptied = slot.group.as_ref().is_none_or(|group| self.meters.remove(group));
+        if emptied {
+            slot.group = None;
+        }
+        // The kernel may still count a process out; the clock brings us back.
+        if !emptied || slot.clearing {
             return;
         }
         self.slots[index] = None;
         let slot = u32::try_from(index).unwrap_or(u32::MAX);
         self.tell(&Report::Released { slot }, Vec::new());
+    }
+
+    /// The janitor has closed what was kept for slots; or it is gone, and the kernel has.
+    fn hear_janitor(&mut self) {
+        while let Some(slot) = self.janitor.done() {
+            if let Some(slot) = self.slot_mut(slot) {
+                slot.clearing = false;
+            }
+            self.release(slot as usize);
+        }
     }
 }
 

@@ -75,7 +75,7 @@ impl Launcher {
     pub(super) fn connect(&mut self, index: usize) -> Jail<()> {
         let Some(slot) = self.slots[index].as_mut() else { return Ok(()) };
         let Some(Helper { token, phase: Phase::Waiting(namespaces) }) = &slot.helper else {
-            return self.start_worker(index);
+            return self.man(index);
         };
         let (theirs, ours) = pipe_with(PipeFlags::CLOEXEC).step("make a pipe")?;
         let [network, user] = namespaces;

@@ -58,6 +58,10 @@ pub(super) struct Image {
     pub(super) unusable: Option<String>,
     pub(super) command: Vec<String>,
     pub(super) environment: Vec<(String, String)>,
+    /// Whether cells of it are kept ready.
+    pub(super) spares: bool,
+    /// The command lines of the warm interpreters.
+    pub(super) zygotes: Vec<Vec<String>>,
 }
 
 /// What the root is built under.
@@ -267,6 +271,15 @@ fn mount_template(
         unusable: None,
         command: template.command.clone(),
         environment: template.environment.clone(),
+        spares: !template.probes,
+        zygotes: template
+            .zygotes
+            .iter()
+            .map(|zygote| {
+                let fill = |text: &String| text.replace("{library}", super::zygote::LIBRARY);
+                zygote.command.iter().map(fill).collect()
+            })
+            .collect(),
     })
 }
 

@@ -1,12 +1,13 @@
 //! One slot: the place that a sandbox takes from its first process to the removal of its group.
 //!
 //! ```text
-//!            Prepare              cell ready           listener in
-//!   (free) ----------> Building -----------> Confining -----------> Prepared
-//!                         |   \--> Connecting --^|                   |    |
-//!                         | error, Release       |            Release|    | Lease
-//!                         v                      v                   |    v
-//!                       Ending <-----------------+-------------------+- Leased
+//!            Prepare              cell ready, exec       listener in
+//!   (free) ----------> Building ---------------> Confining -----------> Prepared
+//!     |                  ^ |  \--> Connecting ----^  ^  |                 |    |
+//!     | stock            | |  \--> Waiting -> Forking-/ |                 |    |
+//!     v          Prepare | | (zygote)       \-> exec    |          Release|    | Lease
+//!   Building --> Spare --/ | error, Release             v                 |    v
+//!                          \-----------------------> Ending <------------+- Leased
 //!                         |   ^   worker's end, Kill, deadline              |
 //!                         |   +---------------------------------------------+
 //!                         | worker and first process reaped
@@ -30,7 +31,7 @@ use rustix::{
 use super::{network::Helper, watch::Watched};
 use crate::{
     cgroup::Group,
-    protocol::{CellLimits, Counters, WaitStatus},
+    protocol::{CellLimits, Counters, Origin, WaitStatus},
 };
 
 /// Where a slot is in its life.
@@ -38,8 +39,14 @@ use crate::{
 pub(super) enum State {
     /// The first process puts the cell together.
     Building,
+    /// A finished cell that nobody has asked for yet.
+    Spare,
     /// The network helper is on its way.
     Connecting,
+    /// The zygote is still starting.
+    Waiting,
+    /// The zygote has been asked for a worker.
+    Forking,
     /// The worker joins and confines itself.
     Confining,
     /// The interpreter has its descriptors and may run up to its first read.
@@ -54,9 +61,13 @@ pub(super) enum State {
     Releasing,
 }
 
+/// So long after its lease a run is one of those that end soon.
+const PRESSING: Duration = Duration::from_millis(20);
+
 /// The clocks of a leased slot.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lease {
+    pub(super) began: Instant,
     pub(super) deadline: Instant,
     pub(super) cpu: Option<Duration>,
 }
@@ -94,13 +105,28 @@ pub(super) struct Handles {
     pub(super) snmp6: OwnedFd,
 }
 
+/// An order to a zygote that is not answered yet: whatever it forks is ours to reap.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Forking {
+    /// The zygote's place.
+    pub(super) zygote: usize,
+    pub(super) since: Instant,
+}
+
 /// A slot in use.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) state: State,
-    /// The manager's name for the request that this was built for.
-    pub(super) ticket: u32,
+    /// The manager's name for the request that this was built for; none of a spare cell.
+    pub(super) ticket: Option<u32>,
     pub(super) template: usize,
+    pub(super) origin: Origin,
+    /// The order to a zygote that is not answered yet.
+    pub(super) forking: Option<Forking>,
+    /// The listener of a worker that its zygote has not told of yet.
+    pub(super) early_listener: Option<OwnedFd>,
+    /// Why such a worker failed.
+    pub(super) early_failure: Option<String>,
     pub(super) limits: CellLimits,
     pub(super) network: NetworkPolicy,
     /// The way out, while there is one or should be.
@@ -112,6 +138,10 @@ pub(super) struct Slot {
     /// The manager's ends of the pipes, until they are sent.
     pub(super) pipes: Vec<OwnedFd>,
     pub(super) handles: Option<Handles>,
+    /// The cell's mount namespace, which no end of a process then has to wait for.
+    pub(super) mounts: Option<OwnedFd>,
+    /// The janitor has them and has not said that they are closed.
+    pub(super) clearing: bool,
     pub(super) group: Option<Group>,
     /// Who counts where no control group does.
     pub(super) watched: Option<Watched>,
@@ -127,16 +157,15 @@ pub(super) struct Slot {
 
 impl Slot {
     /// A slot whose first process has just been cloned.
-    pub(super) fn new(
-        ticket: u32,
-        template: usize,
-        limits: CellLimits,
-        network: NetworkPolicy,
-    ) -> Self {
+    pub(super) fn new(template: usize, limits: CellLimits, network: NetworkPolicy) -> Self {
         Self {
             state: State::Building,
-            ticket,
+            ticket: None,
             template,
+            origin: Origin::Exec,
+            forking: None,
+            early_listener: None,
+            early_failure: None,
             limits,
             network,
             helper: None,
@@ -145,6 +174,8 @@ impl Slot {
             setup: None,
             pipes: Vec::new(),
             handles: None,
+            mounts: None,
+            clearing: false,
             group: None,
             watched: None,
             lease: None,
@@ -158,12 +189,31 @@ impl Slot {
 
     /// Whether a process of the slot may still run.
     pub(super) fn is_alive(&self) -> bool {
-        self.cell.is_some() || self.worker.is_some() || self.helper.is_some()
+        self.cell.is_some()
+            || self.worker.is_some()
+            || self.helper.is_some()
+            || self.forking.is_some()
     }
 
     /// Whether it is still being built.
     pub(super) fn is_unfinished(&self) -> bool {
-        matches!(self.state, State::Building | State::Connecting | State::Confining)
+        matches!(
+            self.state,
+            State::Building
+                | State::Connecting
+                | State::Waiting
+                | State::Forking
+                | State::Confining
+        )
+    }
+
+    /// Whether somebody waits for what comes next.
+    pub(super) fn is_pressing(&self, now: Instant) -> bool {
+        match self.state {
+            State::Leased => self.lease.is_some_and(|lease| now < lease.began + PRESSING),
+            State::Ending | State::Ended => true,
+            _ => self.is_unfinished(),
+        }
     }
 
     /// Kills everything in the cell: by its control group where the kernel can, which needs nobody
@@ -207,7 +257,7 @@ impl Slot {
 
     /// The clock that has run out for a leased run, if any.
     pub(super) fn exceeded(&self, now: Instant) -> Option<StopReason> {
-        let Lease { deadline, cpu } = self.lease.filter(|_| self.state == State::Leased)?;
+        let Lease { deadline, cpu, .. } = self.lease.filter(|_| self.state == State::Leased)?;
         if deadline <= now {
             return Some(StopReason::Wall);
         }
@@ -217,7 +267,7 @@ impl Slot {
 
     /// When a leased run has to be looked at next.
     pub(super) fn next_look(&self, now: Instant) -> Option<Duration> {
-        let Lease { deadline, cpu } = self.lease.filter(|_| self.state == State::Leased)?;
+        let Lease { deadline, cpu, .. } = self.lease.filter(|_| self.state == State::Leased)?;
         let wall = deadline.saturating_duration_since(now);
         Some(if cpu.is_some() { wall.min(super::TICK) } else { wall })
     }

@@ -15,6 +15,11 @@ impl Without {
         Self(layers)
     }
 
+    /// Whether nothing is left out.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether `layer` is left out.
     pub(super) fn has(&self, layer: Layer) -> bool {
         self.0.contains(&layer)

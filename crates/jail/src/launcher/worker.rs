@@ -14,22 +14,20 @@ use rustix::process::{chdir, umask};
 
 use ampoule_core::Layer;
 
-use super::{
-    rules::{Rules, path_rules, resource_limits},
-    without::Without,
-};
+use super::{rules::Rules, without::Without};
 use crate::{
+    allowed::{path_rules, resource_limits},
     confine::{Plan, confine},
     error::{Jail, JailError, Step},
     sys,
 };
 
 /// Where a worker keeps its setup socket, above the program's four descriptors.
-const SETUP_FD: i32 = 4;
+pub(super) const SETUP_FD: i32 = 4;
 /// How much sooner than others the kernel ends a program when the whole machine runs out of memory.
-const OOM_SCORE: &str = "500";
+pub(super) const OOM_SCORE: &str = "500";
 /// The namespaces of the cell that are joined by its first process's pidfd.
-const JOINED: u64 =
+pub(super) const JOINED: u64 =
     0x1000_0000 | 0x0002_0000 | 0x0800_0000 | 0x0400_0000 | 0x4000_0000 | 0x0200_0000;
 
 /// The command that is executed, laid out ahead for the kernel.
@@ -136,6 +134,8 @@ fn confine_by(recipe: &Recipe<'_>) -> Jail<()> {
         landlock_rules: &path_rules,
         filter: &recipe.rules.filter,
         setup_socket: SETUP_FD,
+        kept: &[],
+        dumpable: false,
         spared: recipe.without.spared(),
     })?;
     Ok(())
@@ -157,7 +157,7 @@ fn lay_out(descriptors: &[BorrowedFd<'_>; 4], setup: &OwnedFd) -> Jail<()> {
     Ok(())
 }
 
-fn exec(command: &Command) -> sys::Fault {
+pub(super) fn exec(command: &Command) -> sys::Fault {
     let pointers = |strings: &[CString]| -> Vec<*const u8> {
         strings.iter().map(|string| string.as_ptr().cast()).chain([std::ptr::null()]).collect()
     };

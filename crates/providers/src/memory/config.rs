@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use ampoule_core::{
     CancelGrade, Capabilities, DestroyGrade, EvidenceGrade, ExecuteRequest, IsolationLevel,
-    Language, NetworkPolicy, ProgramError, RawValue, Result, SandboxSpec, ValueChannel,
+    Language, NetworkPolicy, ProgramError, RawValue, Result, SandboxId, SandboxSpec, ValueChannel,
 };
 use serde::Deserialize;
 
@@ -19,6 +19,9 @@ pub type OnCreate = Arc<dyn Fn(&SandboxSpec) -> Result<()> + Send + Sync>;
 /// Decides whether the provider is healthy.
 pub type OnHealth = Arc<dyn Fn() -> Result<()> + Send + Sync>;
 
+/// Decides whether a sandbox has lost, while it waited, what it needs.
+pub type IsGone = Arc<dyn Fn(&SandboxId) -> bool + Send + Sync>;
+
 /// How the fake behaves.
 #[derive(Clone)]
 pub struct MemoryConfig {
@@ -30,6 +33,8 @@ pub struct MemoryConfig {
     pub on_create: Option<OnCreate>,
     /// Called by `health`, which fails if it does.
     pub on_health: Option<OnHealth>,
+    /// Called by `is_ready` of a sandbox, which is not if it says so.
+    pub is_gone: Option<IsGone>,
     /// How long `create` takes.
     pub create_time: Duration,
     /// How long `destroy` takes.
@@ -41,6 +46,7 @@ impl Default for MemoryConfig {
         Self {
             capabilities: Capabilities {
                 languages: vec![Language::new("python"), Language::new("javascript")],
+                templates: Vec::new(),
                 // Nothing runs, so nothing is isolated.
                 isolation: IsolationLevel::None,
                 evidence: EvidenceGrade::Claimed,
@@ -61,6 +67,7 @@ impl Default for MemoryConfig {
             behaviour: Arc::new(Script::of),
             on_create: None,
             on_health: None,
+            is_gone: None,
             create_time: Duration::ZERO,
             destroy_time: Duration::ZERO,
         }

@@ -29,7 +29,7 @@ use ampoule_core::{
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-pub use config::{Behaviour, MemoryConfig, OnCreate, OnHealth, Script, Step, Stop};
+pub use config::{Behaviour, IsGone, MemoryConfig, OnCreate, OnHealth, Script, Step, Stop};
 pub use sandbox::MemorySandbox;
 
 use crate::gate;
@@ -51,6 +51,7 @@ pub struct Census {
 #[derive(Debug)]
 pub struct Memory {
     config: MemoryConfig,
+    capabilities: Arc<Capabilities>,
     census: Arc<watch::Sender<Census>>,
     next: AtomicU64,
     /// Ends what runs when the provider is shut down.
@@ -61,6 +62,7 @@ impl Memory {
     /// A provider that behaves as `config` says.
     pub fn new(config: MemoryConfig) -> Self {
         Self {
+            capabilities: Arc::new(config.capabilities.clone()),
             config,
             census: Arc::new(watch::Sender::new(Census::default())),
             next: AtomicU64::new(1),
@@ -93,8 +95,8 @@ impl Provider for Memory {
         ProviderInfo { provider_type: "memory", name: "memory".to_owned() }
     }
 
-    fn capabilities(&self) -> Capabilities {
-        self.config.capabilities.clone()
+    fn capabilities(&self) -> Arc<Capabilities> {
+        Arc::clone(&self.capabilities)
     }
 
     async fn health(&self) -> Result<()> {

@@ -66,6 +66,11 @@ impl Sandbox for MemorySandbox {
         &self.isolation
     }
 
+    fn is_ready(&self) -> bool {
+        let is_gone = self.config.is_gone.as_ref().is_some_and(|is_gone| is_gone(&self.id));
+        !self.used && !self.closing.is_cancelled() && !is_gone
+    }
+
     async fn execute(
         &mut self,
         request: ExecuteRequest,
@@ -302,7 +307,7 @@ fn artifact(name: String, content: Vec<u8>) -> Given {
 mod tests {
     use ampoule_core::{
         Arguments, Code, Collector, ExecutionId, ExecutionResult, Language, LimitKind, Limits,
-        NetworkPolicy, Outcome, Provider, ProviderExt,
+        NetworkPolicy, Outcome, Profile, Provider, ProviderExt, TrustGroup,
     };
 
     use super::{super::Memory, *};
@@ -315,6 +320,8 @@ mod tests {
             arguments: Arguments::parse(r#"{"n": 12345678901234567890123}"#).unwrap(),
             limits,
             network: NetworkPolicy::None,
+            profile: Profile::Fast,
+            trust_group: TrustGroup::default(),
         }
     }
 

@@ -8,7 +8,7 @@ use std::{
 use ampoule_core::{Layer, Result};
 use ampoule_jail::{
     LauncherConfig, NETWORK_HELPER, NetworkSetup, Opening, PROBE_ARGUMENT, PROBE_EXECUTABLE,
-    SkeletonFile, Template, Tree, seccomp::DEFAULT_POLICY,
+    SkeletonFile, Template, Tree, Warm, ZygoteRecipe, seccomp::DEFAULT_POLICY,
 };
 
 use crate::runtimes::{
@@ -30,6 +30,8 @@ pub struct NativeConfig {
     pub runtimes: Vec<NativeRuntime>,
     /// How many sandboxes may exist at once.
     pub slots: u32,
+    /// Empty sandboxes that are kept for each template. They take slots too.
+    pub cells: u32,
     /// The longest wall clock that can be asked for.
     pub max_wall: Duration,
     /// The most memory that can be asked for, in bytes.
@@ -42,6 +44,8 @@ pub struct NativeConfig {
     pub network: NetworkConfig,
     /// Whether the fences can be tried, and how.
     pub probes: Option<Probes>,
+    /// What is kept warm: nothing, for a program that runs once.
+    pub warm: Warm,
 }
 
 /// What the network policy `open` means.
@@ -85,6 +89,12 @@ impl NativeConfig {
     /// ranges leaves them free).
     pub const DEFAULT_ID_BASE: u32 = 1_900_000_000;
 
+    /// As many as suit a machine on which nobody says anything.
+    pub const DEFAULT_CELLS: u32 = 2;
+
+    /// The most slots that one manager can have: each has two host ids of a range of 4096.
+    pub const MOST_SLOTS: u32 = 2048;
+
     /// The id that the manager takes when it gives up root.
     pub fn manager_id(&self) -> u32 {
         self.id_base
@@ -94,8 +104,10 @@ impl NativeConfig {
         let runtimes = self.runtimes.iter().map(template);
         LauncherConfig {
             templates: runtimes.chain(self.probes.iter().map(|_| probe_template())).collect(),
-            // A probe takes no place of a run.
-            slots: self.slots + u32::from(self.probes.is_some()),
+            // Neither a probe nor a spare cell takes the place of a run.
+            slots: self.slots
+                + u32::from(self.probes.is_some())
+                + self.warm.cells * u32::try_from(self.runtimes.len()).unwrap_or(0),
             id_base: self.id_base,
             policy: DEFAULT_POLICY.to_owned(),
             allow_missing: self.allow_missing.clone(),
@@ -104,6 +116,7 @@ impl NativeConfig {
                 helper: find_on_path(NETWORK_HELPER),
                 allow: self.network.allow.clone(),
             },
+            warm: self.warm,
         }
     }
 }
@@ -153,6 +166,11 @@ fn template(runtime: &NativeRuntime) -> Template {
         command: folder.command(&placeholders),
         environment,
         probes: false,
+        zygotes: folder
+            .zygote_command(&placeholders)
+            .map(|command| ZygoteRecipe { name: folder.language().to_string(), command })
+            .into_iter()
+            .collect(),
     }
 }
 
@@ -165,6 +183,7 @@ fn probe_template() -> Template {
         links: Vec::new(),
         command: vec![PROBE_EXECUTABLE.to_owned(), PROBE_ARGUMENT.to_owned()],
         environment: Vec::new(),
+        zygotes: Vec::new(),
         probes: true,
     }
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use ampoule_core::{Meters, NetworkPolicy, Result};
-use ampoule_jail::{CellLimits, Command, Conditions, Connection, Keeper, Report};
+use ampoule_jail::{CellLimits, Command, Conditions, Connection, Keeper, Origin, Report};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::{Notify, mpsc, oneshot, watch},
@@ -72,6 +72,12 @@ impl SlotHandle {
     /// Sends a command; that the launcher is gone is seen by [`SlotHandle::next`].
     pub(super) fn send(&self, command: Command) {
         self.link.send(command);
+    }
+
+    /// Whether the launcher is there and has said nothing of this slot: what was prepared still
+    /// waits. The only thing that it says unasked is that the worker ended.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.reports.is_empty() && !self.reports.is_closed()
     }
 
     /// The next report on this slot; `None` when the launcher is gone.
@@ -202,6 +208,7 @@ impl Link {
     pub(super) async fn prepare(
         self: &Arc<Self>,
         template: u32,
+        origin: Origin,
         limits: CellLimits,
         network: NetworkPolicy,
     ) -> Result<Prepared> {
@@ -214,7 +221,7 @@ impl Link {
             }
             shared.tickets.insert(ticket, sender);
         }
-        self.send(Command::Prepare { ticket, template, limits, network });
+        self.send(Command::Prepare { ticket, template, origin, limits, network });
         // A launcher that answers nothing is as good as gone.
         let Built { slot, descriptors } = tokio::time::timeout(PREPARE, receiver)
             .await
@@ -259,6 +266,12 @@ impl Link {
                 if let Some(asker) = shared.tickets.remove(&ticket) {
                     let _ = asker.send(Err(NotBuilt { full, text }));
                 }
+            }
+            Report::Zygote { template, zygote, group, trouble: Some(trouble) } => {
+                tracing::warn!(template, zygote, group, trouble, "a warm interpreter failed");
+            }
+            Report::Zygote { template, zygote, group, trouble: None } => {
+                tracing::debug!(template, zygote, group, "a warm interpreter is ready");
             }
             Report::Released { slot } => {
                 if let Some(sender) = shared.slots.remove(&slot) {

@@ -4,7 +4,7 @@
 //! ```text
 //! Native --(watch)--> Link ---> launcher        one Link per launcher; a dead one is replaced
 //!   create            |  Prepare / Prepared + descriptors, then the runner's ready byte
-//!   NativeSandbox     |  Lease, Kill, Collect, Release
+//!   NativeSandbox     |  Lease, Kill, Release
 //!     execute         +- pipes and the listener go straight to the sandbox, not over the Link
 //! ```
 //!
@@ -28,13 +28,13 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use ampoule_core::{
     CancelGrade, Capabilities, DestroyGrade, Error, ErrorKind, EvidenceGrade, IsolationLevel,
     IsolationReport, Language, Layer, Meters, NetworkPolicy, Provider, ProviderInfo, Result,
-    Sandbox, SandboxSpec, ValueChannel,
+    Sandbox, SandboxSpec, TemplateHint, TemplateName, ValueChannel,
 };
-use ampoule_jail::{CellLimits, Conditions, Keeper};
+use ampoule_jail::{CellLimits, Conditions, Keeper, Origin};
 use async_trait::async_trait;
 use tokio::{sync::watch, task::JoinHandle};
 
-pub use ampoule_jail::{AddressRange, BadRange, Opening};
+pub use ampoule_jail::{AddressRange, BadRange, Opening, Warm};
 use channels::RuntimeTraits;
 pub use config::{NativeConfig, NativeRuntime, NetworkConfig, Probes};
 use link::{Link, LinkState};
@@ -49,12 +49,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 struct TemplateInfo {
     index: u32,
     traits: RuntimeTraits,
+    /// Whether its interpreter can be forked from a warm one.
+    forks: bool,
 }
 
 /// The native provider.
 #[derive(Debug)]
 pub struct Native {
-    capabilities: Capabilities,
+    capabilities: Arc<Capabilities>,
     templates: BTreeMap<Language, TemplateInfo>,
     proofs: proofs::Proofs,
     link: watch::Receiver<LinkState>,
@@ -75,8 +77,9 @@ impl Native {
     pub async fn connect(keeper: Keeper, config: &NativeConfig) -> Result<Self> {
         let closing = tokio_util::sync::CancellationToken::new();
         let (link, tender) = link::tend(keeper, closing.clone())?;
+        let mut capabilities = capabilities(config);
         let mut native = Self {
-            capabilities: capabilities(config),
+            capabilities: Arc::new(capabilities.clone()),
             templates: config
                 .runtimes
                 .iter()
@@ -88,7 +91,8 @@ impl Native {
                         heap_aborts: manifest.heap_aborts,
                         probes: manifest.probes.clone(),
                     };
-                    let info = TemplateInfo { index, traits };
+                    let forks = manifest.zygote.is_some();
+                    let info = TemplateInfo { index, traits, forks };
                     (runtime.folder.language().clone(), info)
                 })
                 .collect(),
@@ -102,10 +106,11 @@ impl Native {
             native.shutdown().await?;
             return Err(error::no_meters());
         }
-        native.capabilities.network_hurdle = link.conditions().network_hurdle.clone();
-        if native.capabilities.network_hurdle.is_none() {
-            native.capabilities.networks.push(NetworkPolicy::Open);
+        capabilities.network_hurdle = link.conditions().network_hurdle.clone();
+        if capabilities.network_hurdle.is_none() {
+            capabilities.networks.push(NetworkPolicy::Open);
         }
+        native.capabilities = Arc::new(capabilities);
         Ok(native)
     }
 
@@ -118,7 +123,11 @@ impl Native {
             millicpus: spec.limits.millicpus,
         };
         let link = self.link().await?;
-        let prepared = link.prepare(template.index, limits, spec.network).await?;
+        let origin = match template.forks {
+            true => Origin::Zygote { zygote: 0, group: 0 },
+            false => Origin::Exec,
+        };
+        let prepared = link.prepare(template.index, origin, limits, spec.network).await?;
         let mut isolation = isolation_report(&link, spec.network);
         self.proofs.leave_out(&mut isolation);
         NativeSandbox::start(prepared, spec, isolation, template.traits, PATIENCE).await
@@ -163,6 +172,7 @@ fn capabilities(config: &NativeConfig) -> Capabilities {
             .iter()
             .map(|runtime| runtime.folder.language().clone())
             .collect(),
+        templates: templates(config),
         isolation: IsolationLevel::Process,
         evidence: EvidenceGrade::Kernel,
         value_channel: ValueChannel::Separate,
@@ -179,14 +189,28 @@ fn capabilities(config: &NativeConfig) -> Capabilities {
     }
 }
 
+/// What the manifests name beside the bare templates, in their order.
+fn templates(config: &NativeConfig) -> Vec<TemplateHint> {
+    let of_runtime = |runtime: &NativeRuntime| {
+        let language = runtime.folder.language().clone();
+        let named = runtime.folder.manifest.templates.clone().into_iter();
+        named.map(move |template| TemplateHint {
+            language: language.clone(),
+            template: TemplateName::new(&template.name),
+            imports: template.imports,
+        })
+    };
+    config.runtimes.iter().flat_map(of_runtime).collect()
+}
+
 #[async_trait]
 impl Provider for Native {
     fn info(&self) -> ProviderInfo {
         ProviderInfo { provider_type: "native", name: "native".to_owned() }
     }
 
-    fn capabilities(&self) -> Capabilities {
-        self.capabilities.clone()
+    fn capabilities(&self) -> Arc<Capabilities> {
+        Arc::clone(&self.capabilities)
     }
 
     async fn health(&self) -> Result<()> {

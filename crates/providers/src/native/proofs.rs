@@ -9,7 +9,8 @@ use std::{
 use ampoule_core::{
     Arguments, CancellationToken, Code, Collector, Crossing, Error, ErrorKind, ExecuteRequest,
     ExecutionId, ExecutionResult, FenceProof, IsolationReport, Language, Layer, LimitKind, Limits,
-    Meters, NetworkPolicy, Outcome, Protocol, Result, Sandbox as _, SelfTest, StopReason, Usage,
+    Meters, NetworkPolicy, Outcome, Profile, Protocol, Result, Sandbox as _, SelfTest, StopReason,
+    TrustGroup, Usage,
 };
 use ampoule_jail::{MeterProbe, ProbeRequest, probed_fences};
 use async_trait::async_trait;
@@ -69,7 +70,7 @@ impl Proofs {
         let index = u32::try_from(config.runtimes.len()).unwrap_or(u32::MAX);
         let traits =
             RuntimeTraits { protocol: Protocol::Frames, heap_aborts: false, probes: Vec::new() };
-        let template = config.probes.as_ref().map(|_| TemplateInfo { index, traits });
+        let template = config.probes.as_ref().map(|_| TemplateInfo { index, traits, forks: false });
         let without = config.probes.iter().flat_map(|probes| probes.without.clone()).collect();
         Self { template, without, proved: Mutex::default() }
     }
@@ -199,6 +200,8 @@ impl Native {
             arguments: Arguments::parse(&arguments).map_err(|error| invalid(&error))?,
             limits,
             network: NetworkPolicy::None,
+            profile: Profile::Fast,
+            trust_group: TrustGroup::default(),
         };
         let mut sandbox = self.build(template, request.spec()).await?;
         let collected = match sandbox.execute(request, CancellationToken::new()).await {

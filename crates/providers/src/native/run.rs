@@ -213,7 +213,6 @@ impl Run {
 
     /// Takes what the program left in `artifacts/`.
     async fn collect(&mut self) -> Result<(Vec<Artifact>, Vec<SkippedArtifact>)> {
-        self.slot.send(Command::Collect { slot: self.slot.number() });
         let (mut artifacts, mut skipped) = (Vec::new(), Vec::new());
         let mut total = 0;
         loop {

@@ -120,6 +120,10 @@ impl Sandbox for NativeSandbox {
         &self.isolation
     }
 
+    fn is_ready(&self) -> bool {
+        self.ready.as_ref().is_some_and(|(slot, _)| slot.is_quiet())
+    }
+
     async fn execute(
         &mut self,
         request: ExecuteRequest,

@@ -1,6 +1,8 @@
 //! Text frames, as they should be and as they should not.
 
-use ampoule_core::{Arguments, Code, ExecutionId, Language, Limits, NetworkPolicy, Protocol};
+use ampoule_core::{
+    Arguments, Code, ExecutionId, Language, Limits, NetworkPolicy, Profile, Protocol, TrustGroup,
+};
 use proptest::prelude::*;
 
 use super::*;
@@ -26,6 +28,8 @@ fn lay_out(code: &str, arguments: &str) -> String {
         arguments: Arguments::parse(arguments).unwrap(),
         limits: Limits::default(),
         network: NetworkPolicy::None,
+        profile: Profile::Fast,
+        trust_group: TrustGroup::default(),
     };
     String::from_utf8(request(&run, "n").unwrap()).unwrap()
 }

@@ -326,3 +326,29 @@ fn a_directory_without_a_runtime_is_an_error() {
     let error = Catalogue::load_dir(&directory.path().join("none")).unwrap_err();
     assert!(error.message().contains("cannot be read"), "{error}");
 }
+
+#[test]
+fn templates_have_names_and_imports_of_their_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let with = |templates: &str| {
+        let folder = write_runtime(directory.path(), "ruby", &format!("{RUBY}\n{templates}"));
+        RuntimeFolder::read(&folder)
+    };
+    let two = "[[templates]]\nname = \"ruby-web\"\nimports = [\"rack\"]\n\
+               [[templates]]\nname = \"ruby-data\"\nimports = [\"numo\", \"daru\"]\n";
+    assert_eq!(with(two).unwrap().manifest.templates.len(), 2);
+    for (good, bad, said) in [
+        ("ruby-web", "ruby-data", "`templates.name`: `ruby-data` is there twice"),
+        ("ruby-web", "ruby", "`templates.name`: `ruby` is none; hint:"),
+        ("ruby-web", "../web", "`templates.name`: `../web` is none; hint:"),
+        ("\"rack\"", "", "`templates.imports`: it is empty; hint:"),
+        ("rack", "a.b", "`templates.imports`: `a.b` is no name of a module; hint:"),
+        ("daru", "numo", "`templates.imports`: `numo` is there twice"),
+    ] {
+        let error = with(&two.replacen(good, bad, 1)).unwrap_err();
+        assert!(error.message().contains(said), "{error}");
+    }
+    let python = Catalogue::builtin();
+    let python = python.get("python").unwrap();
+    assert_eq!(python.manifest.templates[0].imports, ["numpy", "pandas", "matplotlib"]);
+}

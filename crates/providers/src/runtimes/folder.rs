@@ -71,6 +71,12 @@ impl RuntimeFolder {
         self.manifest.command.iter().map(|part| placeholders.fill(part)).collect()
     }
 
+    /// The command line of the warm interpreter, if there is one, still without the library.
+    pub fn zygote_command(&self, placeholders: &Placeholders<'_>) -> Option<Vec<String>> {
+        let zygote = self.manifest.zygote.as_ref()?;
+        Some(zygote.command.iter().map(|part| placeholders.fill(part)).collect())
+    }
+
     /// The whole environment inside the sandbox.
     pub fn environment(&self, placeholders: &Placeholders<'_>) -> BTreeMap<String, String> {
         let filled = |(name, value): (&String, &String)| (name.clone(), placeholders.fill(value));

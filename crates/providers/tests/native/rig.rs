@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use ampoule_core::{
     Arguments, CancellationToken, Code, ExecuteRequest, ExecutionId, ExecutionResult, Language,
-    Layer, Limits, NetworkPolicy, Provider as _, ProviderExt as _,
+    Layer, Limits, NetworkPolicy, Profile, Provider as _, ProviderExt as _, TrustGroup,
 };
 use ampoule_providers::{
-    native::{Native, NativeConfig, NativeRuntime, NetworkConfig, Probes},
+    native::{Native, NativeConfig, NativeRuntime, NetworkConfig, Probes, Warm},
     runtimes::{Catalogue, default_data_dir},
 };
 use ampoule_testkit::Failure;
@@ -35,6 +35,8 @@ pub(crate) fn request(language: &str, code: &str, limits: Limits) -> ExecuteRequ
         arguments: Arguments::none(),
         limits,
         network: NetworkPolicy::None,
+        profile: Profile::Fast,
+        trust_group: TrustGroup::default(),
     }
 }
 
@@ -51,6 +53,7 @@ impl Rig {
                 .map(|folder| NativeRuntime::find(folder, &default_data_dir()).unwrap())
                 .collect(),
             slots,
+            cells: 0,
             max_wall: Duration::from_secs(60),
             max_memory: 1 << 30,
             id_base: NativeConfig::DEFAULT_ID_BASE,
@@ -58,6 +61,7 @@ impl Rig {
             allow_missing: vec![Layer::Cgroup],
             network: NetworkConfig::default(),
             probes,
+            warm: Warm { zygotes: true, cells: 1, disk: 100 << 20 },
         };
         let keeper = Native::spawn(&config).unwrap();
         let runtime = Runtime::new().unwrap();

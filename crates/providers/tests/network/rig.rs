@@ -4,10 +4,10 @@ use std::{path::PathBuf, time::Duration};
 
 use ampoule_core::{
     Arguments, CancellationToken, Code, ExecuteRequest, ExecutionId, ExecutionResult, Language,
-    Layer, Limits, NetworkPolicy, Outcome, Provider as _, ProviderExt as _,
+    Layer, Limits, NetworkPolicy, Outcome, Profile, Provider as _, ProviderExt as _, TrustGroup,
 };
 use ampoule_providers::{
-    native::{Native, NativeConfig, NativeRuntime, NetworkConfig, Opening},
+    native::{Native, NativeConfig, NativeRuntime, NetworkConfig, Opening, Warm},
     runtimes::{Catalogue, default_data_dir},
 };
 use ampoule_testkit::Failure;
@@ -29,11 +29,13 @@ pub(crate) struct Rig {
 fn config(allow: &[&str]) -> NativeConfig {
     NativeConfig {
         probes: None,
+        warm: Warm::default(),
         runtimes: Catalogue::builtin()
             .iter()
             .map(|folder| NativeRuntime::find(folder, &default_data_dir()).unwrap())
             .collect(),
         slots: SLOTS,
+        cells: 0,
         max_wall: Duration::from_secs(60),
         max_memory: 1 << 30,
         id_base: NativeConfig::DEFAULT_ID_BASE,
@@ -53,6 +55,8 @@ pub(crate) fn request(language: &str, code: &str, network: NetworkPolicy) -> Exe
         arguments: Arguments::none(),
         limits: Limits { wall: Duration::from_secs(20), ..Limits::default() },
         network,
+        profile: Profile::Fast,
+        trust_group: TrustGroup::default(),
     }
 }
 

@@ -40,7 +40,7 @@ use ampoule_core::{
     ExecutionId, ExecutionResult, Exit, FrameEvidence, IsolationReport, LimitKind, Outcome,
     ProgramError, RawValue, SkippedArtifact, StopReason,
 };
-use ampoule_manager::{Panicked, new_execution_id, summary};
+use ampoule_manager::{Execution, Panicked, PoolUse, new_execution_id, summary};
 use axum::{
     Extension,
     extract::{Request, State},
@@ -80,7 +80,15 @@ struct RunResult {
     error: Option<ProgramError>,
     evidence: Option<Evidence>,
     isolation: Option<IsolationReport>,
+    /// Whether its sandbox was ready before: `hit` or `miss`.
+    pool: Option<&'static str>,
     execution_id: ExecutionId,
+}
+
+/// How a run was held.
+struct Ran {
+    isolation: IsolationReport,
+    pool: PoolUse,
 }
 
 /// What `main` returned.
@@ -127,6 +135,8 @@ async fn read_request(
         arguments: wanted.arguments,
         limits: wanted.limits,
         network: wanted.network,
+        profile: wanted.profile,
+        trust_group: wanted.trust_group,
     };
     let problems =
         app.manager.excesses(&request.spec()).into_iter().map(problem).collect::<Vec<_>>();
@@ -137,7 +147,7 @@ async fn read_request(
 fn problem(excess: Excess) -> Problem {
     let message = format!("Value error, {excess}");
     match excess.field {
-        "network" => Problem::of_field("network", "value_error", message),
+        field @ ("network" | "profile") => Problem::of_field(field, "value_error", message),
         limit => Problem::of_limit(limit, "value_error", message),
     }
 }
@@ -157,21 +167,21 @@ pub(crate) fn too_many(retry_after: Duration) -> Response {
 
 async fn execute(app: &App, id: ExecutionId, request: ExecuteRequest) -> Response {
     let result = match app.manager.execute(request, CancellationToken::new()).await {
-        Ok(execution) => {
-            Collector::collect(execution.events).await.map(|result| (execution.isolation, result))
+        Ok(Execution { isolation, pool, events, .. }) => {
+            Collector::collect(events).await.map(|result| (Ran { isolation, pool }, result))
         }
         Err(error) => Err(error),
     };
     match result {
-        Ok((isolation, result)) if artifacts::are_large(&result.artifacts) => {
+        Ok((ran, result)) if artifacts::are_large(&result.artifacts) => {
             // Encoding them would keep other requests waiting.
-            let encode = move || answer_with(&RunResult::of(id, isolation, result));
+            let encode = move || answer_with(&RunResult::of(id, ran, result));
             match tokio::task::spawn_blocking(encode).await {
                 Ok(response) => response,
                 Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
             }
         }
-        Ok((isolation, result)) => answer_with(&RunResult::of(id, isolation, result)),
+        Ok((ran, result)) => answer_with(&RunResult::of(id, ran, result)),
         Err(error) => answer_with(&RunResult::failed(id, &error)),
     }
 }
@@ -269,7 +279,7 @@ fn own_exit_code(evidence: &Evidence) -> i32 {
 
 impl RunResult {
     /// The answer for a run that ended.
-    fn of(id: ExecutionId, isolation: IsolationReport, result: ExecutionResult) -> Self {
+    fn of(id: ExecutionId, ran: Ran, result: ExecutionResult) -> Self {
         let ExecutionResult { stdout, stderr, value, artifacts, finished } = result;
         let status = Status::of(&finished.outcome, &finished.evidence);
         let (bodies, skipped) = artifacts::select(artifacts, finished.skipped_artifacts);
@@ -301,7 +311,8 @@ impl RunResult {
             output_discarded_bytes: evidence.output.discarded,
             error,
             evidence: Some(evidence),
-            isolation: Some(isolation),
+            isolation: Some(ran.isolation),
+            pool: Some(ran.pool.as_str()),
             execution_id: id,
         };
         if is_success {
@@ -361,6 +372,7 @@ impl RunResult {
             error: None,
             evidence: None,
             isolation: None,
+            pool: None,
             execution_id: id,
         }
     }

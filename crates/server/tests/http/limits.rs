@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use ampoule_core::{Language, NetworkPolicy};
+use ampoule_core::{Language, NetworkPolicy, Profile};
+use ampoule_manager::PoolConfig;
 use serde_json::{Value, json};
 
 use crate::support::{Service, Setup, run_body};
@@ -136,7 +137,7 @@ async fn a_network_that_cannot_be_held_here_says_why_and_the_fix() {
 async fn other_mistakes_in_limits_and_network_are_named() {
     let service = Service::ready(narrow()).await;
     let cut = format!("unknown limit '{}'; hint", "x".repeat(40));
-    let rows: [(_, _, _, &str); 7] = [
+    let rows: [(_, _, _, &str); 11] = [
         (json!({"limits": 5}), "limits", "dict_type", "valid dictionary"),
         (json!({"limits": [1]}), "limits", "dict_type", "valid dictionary"),
         (
@@ -148,6 +149,10 @@ async fn other_mistakes_in_limits_and_network_are_named() {
         (json!({"limits": {"x".repeat(1000): 5}}), "limits", "value_error", &cut),
         (json!({"network": "all"}), "network", "enum", "'none', 'open'"),
         (json!({"network": 5}), "network", "string_type", "valid string"),
+        (json!({"profile": "slow"}), "profile", "enum", "'fast', 'strict'"),
+        (json!({"profile": 5}), "profile", "string_type", "valid string"),
+        (json!({"trust_group": "A b"}), "trust_group", "value_error", "no name of a trust group"),
+        (json!({"trust_group": 5}), "trust_group", "string_type", "valid string"),
         (
             json!({"network": "open"}),
             "network",
@@ -165,5 +170,39 @@ async fn other_mistakes_in_limits_and_network_are_named() {
     }
     let answer = service.post(&body(json!({"limits": {"memory": "2g", "cpus": 9}}))).await;
     assert_eq!(answer.json()["detail"].as_array().unwrap().len(), 2, "all are told at once");
+    service.end().await;
+}
+
+#[tokio::test]
+async fn where_the_operator_is_strict_nobody_may_ask_for_less() {
+    let mut setup = Setup::default();
+    setup.server.profile = Profile::Strict;
+    setup.manager.bounds.profile = Profile::Strict;
+    let service = Service::ready(setup).await;
+    let answer = service.post(&body(json!({"profile": "fast"}))).await;
+    assert_eq!(answer.status, 422);
+    let problem = answer.json()["detail"][0].clone();
+    assert_eq!(problem["loc"], json!(["body", "profile"]), "{problem}");
+    assert_eq!(problem["msg"], "Value error, `profile` is fast, and only strict is allowed");
+    for allowed in [json!({}), json!({"profile": null}), json!({"profile": "strict"})] {
+        assert_eq!(service.post(&body(allowed)).await.status, 200);
+    }
+    service.end().await;
+}
+
+#[tokio::test]
+async fn an_answer_says_whether_its_sandbox_was_ready() {
+    let mut setup = Setup::default();
+    setup.manager.pool = PoolConfig { ready: 1, ..PoolConfig::default() };
+    let service = Service::ready(setup).await;
+    let other = json!({"trust_group": "tenant-1", "profile": "strict"});
+    let answer = service.post(&body(other.clone())).await.json();
+    assert_eq!(answer["pool"], "miss");
+    while service.manager.pool_load().kinds.iter().any(|kind| kind.ready == 0) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    for asked in [other, json!({})] {
+        assert_eq!(service.post(&body(asked)).await.json()["pool"], "hit");
+    }
     service.end().await;
 }

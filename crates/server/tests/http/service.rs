@@ -10,6 +10,7 @@ use std::{
 };
 
 use ampoule_core::{Crossing, Error, ErrorKind, FenceProof, Language, Layer, SelfTest};
+use ampoule_manager::{ManagerConfig, PoolConfig};
 use ampoule_providers::memory::{MemoryConfig, Script};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -353,5 +354,38 @@ async fn a_panic_of_the_provider_ends_neither_service_nor_readiness() {
     let mut setup = Setup { memory, ..Setup::default() };
     setup.server.readiness_retry = Duration::from_millis(1);
     let service = Service::ready(setup).await;
+    service.end().await;
+}
+
+#[tokio::test]
+async fn connections_beyond_the_bound_wait_and_are_answered() {
+    let mut setup = narrow(16);
+    setup.server.connections = 2;
+    let service = Service::ready(setup).await;
+    let idle = [service.connect().await, service.connect().await];
+    let mut answer = Box::pin(service.get("/healthz"));
+    let early = tokio::time::timeout(Duration::from_millis(100), answer.as_mut()).await;
+    assert!(early.is_err(), "both are taken");
+    drop(idle);
+    assert_eq!(answer.await.status, 200);
+    service.end().await;
+}
+
+/// A thousand programs sent at once are all answered by default.
+#[tokio::test]
+async fn a_thousand_at_once_are_all_answered() {
+    let mut setup = narrow(ManagerConfig::default().queue);
+    setup.manager.concurrency = NonZeroUsize::new(2).unwrap();
+    setup.manager.pool = PoolConfig::default();
+    let service = Service::ready(setup).await;
+    // This process holds both ends of each connection, so that they come in some waves.
+    for _ in 0..5 {
+        let service = &service;
+        let answers = (0..200)
+            .map(|number| async move { (number, service.run(&json!([{"value": number}])).await) });
+        for (number, answer) in futures_util::future::join_all(answers).await {
+            assert_eq!(answer["result"]["value"], number, "{answer}");
+        }
+    }
     service.end().await;
 }

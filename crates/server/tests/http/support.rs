@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use ampoule_core::{Bounds, Provider, SelfTest};
-use ampoule_manager::{Manager, ManagerConfig};
+use ampoule_manager::{Manager, ManagerConfig, PoolConfig};
 use ampoule_providers::{
     memory::{Memory, MemoryConfig},
     runtimes::Catalogue,
@@ -36,6 +36,7 @@ impl Default for Setup {
             queue: 16,
             queue_deadline: LONG,
             bounds: Bounds { wall: Duration::from_secs(600), ..Bounds::default() },
+            pool: PoolConfig::off(),
         };
         let examples = Catalogue::builtin()
             .iter()

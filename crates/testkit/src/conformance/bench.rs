@@ -2,14 +2,17 @@
 //! was seen of a run.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use ampoule_core::{
     Arguments, Artifact, CancellationToken, Capabilities, Code, Error, ErrorKind, Event,
     EventStream, ExecuteRequest, ExecutionId, Finished, IsolationLevel, Language, Limits,
-    NetworkPolicy, Outcome, RawValue, Sandbox, SandboxSpec,
+    NetworkPolicy, Outcome, Profile, RawValue, Sandbox, SandboxSpec, TrustGroup,
 };
 use futures_util::StreamExt as _;
 use serde_json::Value;
@@ -58,7 +61,7 @@ pub(super) struct Bench {
 }
 
 impl Bench {
-    pub(super) fn capabilities(&self) -> Capabilities {
+    pub(super) fn capabilities(&self) -> Arc<Capabilities> {
         self.subject.provider.capabilities()
     }
 
@@ -88,6 +91,8 @@ impl Bench {
             arguments: Arguments::none(),
             limits: self.subject.limits,
             network: NetworkPolicy::None,
+            profile: Profile::Fast,
+            trust_group: TrustGroup::default(),
         })
     }
 

@@ -61,6 +61,7 @@ mod tests {
     fn strong(isolation: IsolationLevel) -> Capabilities {
         Capabilities {
             languages: Vec::new(),
+            templates: Vec::new(),
             isolation,
             evidence: EvidenceGrade::Daemon,
             value_channel: ValueChannel::Nonce,

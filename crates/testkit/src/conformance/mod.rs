@@ -163,7 +163,7 @@ struct Bound {
 
 /// Every case of every language, in the order in which they are to be run.
 fn bound(subject: &Subject) -> Vec<Bound> {
-    let languages = subject.provider.capabilities().languages;
+    let languages = subject.provider.capabilities().languages.clone();
     let (known, unknown): (Vec<_>, Vec<_>) =
         languages.into_iter().partition(|language| subject.programs.knows(language));
     // Without any language there is nothing to test, and the controls fail.

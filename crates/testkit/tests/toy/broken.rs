@@ -88,6 +88,12 @@ pub(crate) enum Fault {
     SharesDevices,
     /// Runs whatever it is asked for, also twice.
     RunsTwice,
+    /// Says that it is ready whatever has been run in it.
+    AlwaysReady,
+    /// Says that it is not ready before anything was run in it.
+    NeverReady,
+    /// Holds a program to the wall clock and the output that it was created with.
+    KeepsItsLimits,
     /// Logs the code and the arguments.
     LogsCode,
     /// Repeats the code in a refusal.
@@ -110,7 +116,7 @@ pub(crate) enum Fault {
 
 impl Fault {
     /// Every fault with the law that must find it.
-    pub(crate) const ALL: [(Self, &'static str); 41] = [
+    pub(crate) const ALL: [(Self, &'static str); 44] = [
         (Self::TwoEnds, "one_finished_last"),
         (Self::NoEnd, "one_finished_last"),
         (Self::TalksAfterTheEnd, "one_finished_last"),
@@ -143,6 +149,9 @@ impl Fault {
         (Self::SharesTraces, "no_execution_sees_another"),
         (Self::SharesDevices, "no_execution_sees_another"),
         (Self::RunsTwice, "one_program_per_sandbox"),
+        (Self::AlwaysReady, "one_program_per_sandbox"),
+        (Self::NeverReady, "one_program_per_sandbox"),
+        (Self::KeepsItsLimits, "undeclared_is_refused"),
         (Self::LogsCode, "nothing_is_logged"),
         (Self::RefusalTells, "nothing_is_logged"),
         (Self::DebugTells, "nothing_is_logged"),
@@ -205,13 +214,13 @@ impl Provider for Broken {
         self.toy.info()
     }
 
-    fn capabilities(&self) -> Capabilities {
-        let mut capabilities = self.toy.capabilities();
+    fn capabilities(&self) -> Arc<Capabilities> {
+        let mut capabilities = self.toy.capabilities().as_ref().clone();
         if self.fault == Fault::LowGrade {
             capabilities.value_channel = ValueChannel::Shared;
             capabilities.destroy = DestroyGrade::Requested;
         }
-        capabilities
+        Arc::new(capabilities)
     }
 
     async fn health(&self) -> Result<()> {
@@ -227,8 +236,9 @@ impl Provider for Broken {
             Fault::AnyLanguage => spec.language = Language::new("acts"),
             Fault::AnyNetwork => spec.network = NetworkPolicy::None,
             Fault::NeverCloses if self.shared.closed.load(Ordering::Acquire) => {
+                let limits = spec.limits;
                 let inner = Toy::default().create(spec).await?;
-                return Ok(self.wrap(inner));
+                return Ok(self.wrap(inner, limits));
             }
             Fault::ShutdownEndsNothing if self.shared.closed.load(Ordering::Acquire) => {
                 let message = "the provider is shut down";
@@ -236,8 +246,9 @@ impl Provider for Broken {
             }
             _ => {}
         }
+        let limits = spec.limits;
         let inner = self.toy.create(spec).await?;
-        Ok(self.wrap(inner))
+        Ok(self.wrap(inner, limits))
     }
 
     async fn shutdown(&self) -> Result<()> {
@@ -250,7 +261,7 @@ impl Provider for Broken {
 }
 
 impl Broken {
-    fn wrap(&self, inner: Box<dyn Sandbox>) -> Box<dyn Sandbox> {
+    fn wrap(&self, inner: Box<dyn Sandbox>, limits: Limits) -> Box<dyn Sandbox> {
         let id = if self.fault == Fault::OneId { "toy" } else { inner.id().as_str() };
         let mut isolation = inner.isolation().clone();
         if self.fault == Fault::Downgrades {
@@ -263,6 +274,7 @@ impl Broken {
             toy: Arc::clone(&self.toy),
             fault: self.fault,
             shared: Arc::clone(&self.shared),
+            limits,
             unread: None,
             code: String::new(),
         })
@@ -276,6 +288,8 @@ struct BrokenSandbox {
     isolation: IsolationReport,
     inner: Option<Box<dyn Sandbox>>,
     toy: Arc<Toy>,
+    /// What it was created with.
+    limits: Limits,
     fault: Fault,
     shared: Arc<Shared>,
     /// Fires when the reader has taken the end.
@@ -301,6 +315,14 @@ impl Sandbox for BrokenSandbox {
         &self.isolation
     }
 
+    fn is_ready(&self) -> bool {
+        match self.fault {
+            Fault::AlwaysReady => true,
+            Fault::NeverReady => false,
+            _ => self.inner.as_ref().is_some_and(|inner| inner.is_ready()),
+        }
+    }
+
     async fn execute(
         &mut self,
         mut request: ExecuteRequest,
@@ -315,6 +337,10 @@ impl Sandbox for BrokenSandbox {
             }
             Fault::DebugTells => self.code = request.code.as_str().to_owned(),
             Fault::IgnoresCancel => cancel = CancellationToken::new(),
+            Fault::KeepsItsLimits => {
+                let Limits { wall, output, .. } = self.limits;
+                request.limits = Limits { wall, output, ..request.limits };
+            }
             Fault::LosesArguments => request.arguments = ampoule_core::Arguments::none(),
             Fault::RunsTwice => {
                 let spec = request.spec();

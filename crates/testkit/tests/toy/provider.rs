@@ -90,9 +90,10 @@ impl Provider for Toy {
         ProviderInfo { provider_type: "toy", name: "toy".to_owned() }
     }
 
-    fn capabilities(&self) -> Capabilities {
-        Capabilities {
+    fn capabilities(&self) -> Arc<Capabilities> {
+        Arc::new(Capabilities {
             languages: vec![Language::new("acts")],
+            templates: Vec::new(),
             isolation: IsolationLevel::Process,
             evidence: EvidenceGrade::Kernel,
             value_channel: ValueChannel::Separate,
@@ -106,7 +107,7 @@ impl Provider for Toy {
             max_wall: Duration::from_secs(60),
             max_memory: 1 << 30,
             min_memory: [(Language::new("acts"), 1 << 20)].into(),
-        }
+        })
     }
 
     async fn health(&self) -> Result<()> {
@@ -149,7 +150,7 @@ fn refuse<T>(kind: ErrorKind, message: impl Into<String>) -> Result<T> {
 
 /// The gate: what is not declared is refused, with the kind and the field.
 fn check(capabilities: &Capabilities, spec: &SandboxSpec) -> Result<()> {
-    let SandboxSpec { language, limits, network } = spec;
+    let SandboxSpec { language, limits, network, .. } = spec;
     if !capabilities.languages.contains(language) {
         return refuse(ErrorKind::Unsupported, format!("language `{language}` is not available"));
     }
@@ -187,14 +188,20 @@ impl Sandbox for ToySandbox {
         &self.isolation
     }
 
+    fn is_ready(&self) -> bool {
+        !self.used && !self.abandon.is_cancelled()
+    }
+
     async fn execute(
         &mut self,
         request: ExecuteRequest,
         cancel: CancellationToken,
     ) -> Result<EventStream> {
         let error = |kind, message| Err(Error::new(kind, "execute the program", message));
-        if request.spec() != self.spec {
-            return error(ErrorKind::InvalidRequest, "`limits`, `language` or `network` differ");
+        // Each made from the bare template: there is no other here.
+        if request.spec().built_in() != self.spec.built_in() {
+            let message = "`language`, `limits`, `network`, `profile` or `trust_group` differ";
+            return error(ErrorKind::InvalidRequest, message);
         }
         if std::mem::replace(&mut self.used, true) {
             return error(ErrorKind::Unsupported, "a sandbox runs one program and no second");

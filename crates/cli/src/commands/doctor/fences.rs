@@ -35,7 +35,7 @@ pub(super) fn try_all(
 
 async fn try_with(native: Native, config: &Config, report: &mut Report) -> Result<()> {
     let given_up = &config.allow_missing;
-    let hurdle = native.capabilities().network_hurdle;
+    let hurdle = native.capabilities().network_hurdle.clone();
     report.checks.push(way_out(hurdle.as_deref(), config.network));
     report.probes = native.prove().await;
     match the_same_hurdle(&report.probes) {

@@ -8,7 +8,6 @@ mod number {
     pub(super) const PREAD64: usize = 17;
     pub(super) const MADVISE: usize = 28;
     pub(super) const NANOSLEEP: usize = 35;
-    pub(super) const GETPID: usize = 39;
     pub(super) const FCNTL: usize = 72;
     pub(super) const PRCTL: usize = 157;
     pub(super) const ARCH_PRCTL: usize = 158;
@@ -17,8 +16,6 @@ mod number {
     pub(super) const EPOLL_CTL: usize = 233;
     pub(super) const TGKILL: usize = 234;
     pub(super) const READLINKAT: usize = 267;
-    pub(super) const SET_ROBUST_LIST: usize = 273;
-    pub(super) const GET_ROBUST_LIST: usize = 274;
     pub(super) const EVENTFD2: usize = 290;
     pub(super) const EPOLL_CREATE1: usize = 291;
     pub(super) const DUP3: usize = 292;
@@ -147,12 +144,6 @@ pub(super) fn sleep_microseconds(count: u32) {
     unsafe { syscall(number::NANOSLEEP, [duration.as_ptr() as usize, 0, 0, 0, 0, 0]) };
 }
 
-/// The pid of this process.
-pub(super) fn pid() -> i32 {
-    // SAFETY: no pointers; cannot fail.
-    as_int(unsafe { syscall(number::GETPID, [0; 6]) }.cast_unsigned())
-}
-
 /// The id of the calling thread.
 pub(super) fn tid() -> i32 {
     // SAFETY: no pointers; cannot fail.
@@ -189,18 +180,6 @@ pub(super) unsafe fn signal_action(signal: i32, action: &SignalAction) -> Sys<Si
     Ok(before)
 }
 
-/// Where the kernel clears the id of the calling thread at its end: the `tid` of the C library's
-/// thread descriptor.
-pub(super) fn tid_address() -> Sys<*mut i32> {
-    const PR_GET_TID_ADDRESS: usize = 40;
-    let mut address: *mut i32 = core::ptr::null_mut();
-    // SAFETY: this option writes one pointer.
-    check("prctl(PR_GET_TID_ADDRESS)", unsafe {
-        syscall(number::PRCTL, [PR_GET_TID_ADDRESS, &raw mut address as usize, 0, 0, 0, 0])
-    })?;
-    Ok(address)
-}
-
 /// The name of the calling thread.
 pub(super) fn thread_name() -> Sys<[u8; 16]> {
     const PR_GET_NAME: usize = 16;
@@ -218,30 +197,6 @@ pub(super) fn name_thread(name: &[u8; 16]) -> Sys<()> {
     // SAFETY: this option reads at most 16 bytes.
     check("prctl(PR_SET_NAME)", unsafe {
         syscall(number::PRCTL, [PR_SET_NAME, name.as_ptr() as usize, 0, 0, 0, 0])
-    })
-    .map(drop)
-}
-
-/// The calling thread's list of robust locks: head and length.
-pub(super) fn robust_list() -> Sys<[usize; 2]> {
-    let mut list = [0_usize; 2];
-    let at = list.as_mut_ptr() as usize;
-    // SAFETY: the kernel writes one word to each pointer; both lie in `list`.
-    check("get_robust_list", unsafe {
-        syscall(number::GET_ROBUST_LIST, [0, at, at + size_of::<usize>(), 0, 0, 0])
-    })?;
-    Ok(list)
-}
-
-/// Tells the kernel of the calling thread's list of robust locks.
-///
-/// # Safety
-/// `list` must be what [`robust_list`] gave in this very thread, or in the thread whose memory this
-/// one goes on with.
-pub(super) unsafe fn set_robust_list(list: [usize; 2]) -> Sys<()> {
-    // SAFETY: the caller vouches for the head, which the kernel follows at the thread's end.
-    check("set_robust_list", unsafe {
-        syscall(number::SET_ROBUST_LIST, [list[0], list[1], 0, 0, 0, 0])
     })
     .map(drop)
 }

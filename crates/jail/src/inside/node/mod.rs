@@ -7,8 +7,8 @@
 //!
 //! ```text
 //! zygote   prepare        once: threads stopped, descriptors noted, memory looked at
-//!          before_fork    each time
-//! child    after_fork     in its cell, not yet confined: fresh descriptors
+//!          before         each time: memory
+//! worker   after_join     in its cell, not yet confined: fresh descriptors
 //!          after_confine  confined: the threads go on, the random numbers are new
 //! ```
 //!
@@ -25,47 +25,78 @@ mod threads;
 
 use core::ffi::{CStr, c_void};
 
-use super::sys::{Fault, Sys};
-
-/// Every child is the second process of its cell.
-const PID_OF_WORKERS: i32 = 2;
+use super::{
+    dlsym_of, order,
+    sys::{Fault, Sys},
+    zygote::{self, Interpreter, Returned},
+};
 
 /// Looks a symbol up in the process that has loaded us.
 type Lookup = fn(&CStr) -> Option<*mut c_void>;
 
-/// Gets this process ready to be forked; `given` is the highest descriptor that the launcher gave.
-pub(crate) fn prepare(given: i32, lookup: Lookup) -> Sys<()> {
-    // OpenSSL notices a fork by a changed pid.
-    if calls::pid() == PID_OF_WORKERS {
-        return Err(Fault { call: "pid of a zygote", errno: PID_OF_WORKERS });
+/// The highest descriptor that is not the interpreter's own: the setup socket's place.
+const GIVEN: i32 = 4;
+
+/// A Node.js that is ready to be forked.
+#[derive(Debug)]
+pub(crate) struct Node {
+    threads: u32,
+}
+
+impl Node {
+    /// Gets this process ready.
+    pub(crate) fn prepare() -> Sys<Self> {
+        let offset = dlsym_of(c"__rseq_offset").map(<*mut c_void>::cast_const);
+        let helpers = threads::stop_others(offset)?;
+        chance::find(dlsym_of)?;
+        descriptors::survey(GIVEN)?;
+        memory::fork_all()?;
+        memory::check()?;
+        Ok(Self { threads: u32::try_from(helpers).unwrap_or(u32::MAX).saturating_add(1) })
     }
-    threads::stop_others(lookup(c"__rseq_offset").map(<*mut c_void>::cast_const))?;
-    chance::find(lookup)?;
-    descriptors::survey(given)?;
-    memory::fork_all()?;
-    memory::check()
 }
 
-/// Before each fork.
-pub(crate) fn before_fork() -> Sys<()> {
-    memory::fork_all()
+impl Interpreter for Node {
+    fn threads(&self) -> u32 {
+        self.threads
+    }
+
+    fn before(&mut self) -> Sys<()> {
+        memory::fork_all()
+    }
+
+    fn after_in_zygote(&mut self) {}
+
+    fn after_in_worker(&mut self) -> Sys<()> {
+        Ok(())
+    }
+
+    fn after_join(&mut self) -> Sys<&'static [i32]> {
+        descriptors::replace_all()
+    }
+
+    fn after_confine(&mut self) -> Sys<()> {
+        chance::renew()?;
+        threads::start_again()?;
+        // By itself OpenSSL looks at the pid.
+        let missing = Fault { call: "RAND_poll", errno: 38 };
+        let reseed = dlsym_of(c"RAND_poll").ok_or(missing)?;
+        // SAFETY: OpenSSL documents this signature; it takes its own locks, whose holders run again.
+        let reseeded =
+            unsafe { core::mem::transmute::<*mut c_void, unsafe extern "C" fn() -> i32>(reseed)() };
+        if reseeded == 1 { Ok(()) } else { Err(Fault { call: "RAND_poll", errno: 5 }) }
+    }
 }
 
-/// In a child that has joined its cell: replaces what it shares with the zygote. Gives the numbers
-/// of the descriptors that are the interpreter's own, ascending; all others may be closed.
-pub(crate) fn after_fork() -> Sys<&'static [i32]> {
-    descriptors::replace_all()
-}
-
-/// In a child that is confined: makes it a whole interpreter again.
-pub(crate) fn after_confine(lookup: Lookup) -> Sys<()> {
-    chance::renew()?;
-    threads::start_again()?;
-    let Some(reseed) = lookup(c"RAND_poll") else {
-        return Err(Fault { call: "RAND_poll", errno: 38 });
-    };
-    // SAFETY: OpenSSL documents this signature; it takes its own locks, whose holders run again.
-    let reseeded =
-        unsafe { core::mem::transmute::<*mut c_void, unsafe extern "C" fn() -> i32>(reseed)() };
-    if reseeded == 1 { Ok(()) } else { Err(Fault { call: "RAND_poll", errno: 5 }) }
+/// Makes this process a zygote; returns in workers, and where there can be none.
+pub(crate) fn serve() -> Result<(), Fault> {
+    let served = Node::prepare().and_then(|mut node| zygote::serve(&mut node));
+    match served {
+        Ok(Returned::Worker) => Ok(()),
+        Ok(Returned::Dismissed) => super::sys::exit(0),
+        Err(fault) => {
+            zygote::complain(order::CONTROL_FD, fault);
+            Err(fault)
+        }
+    }
 }

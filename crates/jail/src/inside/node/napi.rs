@@ -1,39 +1,31 @@
-//! What JavaScript sees of the addon: `exports.serve(control)`.
+//! What JavaScript sees of the addon: `exports.serve()`.
 //!
 //! Node-API is found by name in the process that has loaded us; its functions are documented and
 //! stable over versions.
 
 use core::ffi::{CStr, c_char, c_void};
 
-use super::{super::sys::Fault, Lookup, calls};
+use super::{
+    super::{fork_calls, sys::Fault},
+    Lookup,
+};
 
 /// `napi_env`, `napi_value`, `napi_callback_info`: opaque to us.
 type Opaque = *mut c_void;
 type Callback = unsafe extern "C" fn(Opaque, Opaque) -> Opaque;
 type CreateFunction =
     unsafe extern "C" fn(Opaque, *const c_char, usize, Callback, *mut c_void, *mut Opaque) -> i32;
-type GetCallbackInfo = unsafe extern "C" fn(
-    Opaque,
-    Opaque,
-    *mut usize,
-    *mut Opaque,
-    *mut Opaque,
-    *mut *mut c_void,
-) -> i32;
-type GetInt32 = unsafe extern "C" fn(Opaque, Opaque, *mut i32) -> i32;
 type CreateDouble = unsafe extern "C" fn(Opaque, f64, *mut Opaque) -> i32;
 type CreateString = unsafe extern "C" fn(Opaque, *const c_char, usize, *mut Opaque) -> i32;
 type SetNamedProperty = unsafe extern "C" fn(Opaque, Opaque, *const c_char, Opaque) -> i32;
 
 /// Serves orders that come over a socket: returns in a child, or with why no child can be.
-pub(crate) type Serve = fn(i32) -> Result<(), Fault>;
+pub(crate) type Serve = fn() -> Result<(), Fault>;
 
 /// What the callback needs, found when the addon is loaded.
 #[derive(Debug)]
 #[repr(C)]
 struct Bound {
-    get_callback_info: GetCallbackInfo,
-    get_int32: GetInt32,
     create_double: CreateDouble,
     create_string: CreateString,
     serve: Serve,
@@ -55,24 +47,20 @@ static BOUND: Place = Place(core::cell::UnsafeCell::new(None));
 pub(crate) unsafe fn export(environment: Opaque, exports: Opaque, lookup: Lookup, serve: Serve) {
     let found = (
         lookup(c"napi_create_function"),
-        lookup(c"napi_get_cb_info"),
-        lookup(c"napi_get_value_int32"),
         lookup(c"napi_create_double"),
         lookup(c"napi_create_string_utf8"),
         lookup(c"napi_set_named_property"),
     );
-    let (Some(create), Some(info), Some(get), Some(double), Some(string), Some(set)) = found else {
+    let (Some(create), Some(double), Some(string), Some(set)) = found else {
         return;
     };
-    // SAFETY: these are Node-API's documented signatures of the six symbols. The place is written
+    // SAFETY: these are Node-API's documented signatures of the four symbols. The place is written
     // once, see there. The caller vouches for `environment` and `exports`.
     unsafe {
         if (*BOUND.0.get()).is_some() {
             return;
         }
         BOUND.0.get().write(Some(Bound {
-            get_callback_info: core::mem::transmute::<Opaque, GetCallbackInfo>(info),
-            get_int32: core::mem::transmute::<Opaque, GetInt32>(get),
             create_double: core::mem::transmute::<Opaque, CreateDouble>(double),
             create_string: core::mem::transmute::<Opaque, CreateString>(string),
             serve,
@@ -89,29 +77,18 @@ pub(crate) unsafe fn export(environment: Opaque, exports: Opaque, lookup: Lookup
     }
 }
 
-/// `serve(control)`: in a child its pid, which `process.pid` does not know; a text that says why not,
+/// `serve()`: in a child its pid, which `process.pid` does not know; a text that says why not,
 /// where there can be no child.
-unsafe extern "C" fn called(environment: Opaque, info: Opaque) -> Opaque {
+unsafe extern "C" fn called(environment: Opaque, _info: Opaque) -> Opaque {
     let mut result = core::ptr::null_mut();
     // SAFETY: written before this function was given to anybody, and never again.
     let Some(bound) = (unsafe { &*BOUND.0.get() }) else { return result };
-    let mut count = 1;
-    let mut argument = core::ptr::null_mut();
-    let mut control = -1;
-    // SAFETY: the signatures are Node-API's; Node.js vouches for `environment` and `info` during the
-    // callback, and each pointer is to a place of the type that the call writes.
+    let served = (bound.serve)();
+    // SAFETY: the signatures are Node-API's; Node.js vouches for `environment` during the callback, and
+    // `result` is a place for what the call makes. A value that cannot be made stays null: undefined.
     unsafe {
-        let (this, data) = (core::ptr::null_mut(), core::ptr::null_mut());
-        if (bound.get_callback_info)(environment, info, &mut count, &mut argument, this, data) != 0
-            || count < 1
-            || (bound.get_int32)(environment, argument, &mut control) != 0
-        {
-            return result;
-        }
-        match (bound.serve)(control) {
-            Ok(()) => {
-                (bound.create_double)(environment, f64::from(calls::pid()), &mut result)
-            },
+        match served {
+            Ok(()) => (bound.create_double)(environment, f64::from(fork_calls::pid()), &mut result),
             Err(fault) => {
                 let mut buffer = [0; 96];
                 let text = describe(fault, &mut buffer);

@@ -25,7 +25,10 @@ use core::{
 };
 
 use super::{
-    super::sys::{Fault, Sys},
+    super::{
+        fork_calls,
+        sys::{Fault, Sys},
+    },
     calls, listing,
 };
 
@@ -156,17 +159,16 @@ extern "C" fn stop_here(_signal: i32) {
     let noted = unsafe { &*place };
     // Neither can fail for a thread's own list and a name that the kernel gave; a thread without
     // them would work.
-    // SAFETY: the list is the one that this thread had before the fork.
-    let _ = unsafe { calls::set_robust_list(noted.robust_list) };
+    let _ = fork_calls::set_robust_list(noted.robust_list);
     let _ = calls::name_thread(&noted.name);
     forget_rseq(noted.thread_pointer);
 }
 
 fn note() -> Sys<Parked> {
-    let tid_address = calls::tid_address()?;
+    let tid_address = fork_calls::tid_address()? as *mut i32;
     // SAFETY: the kernel writes a zero there at this thread's end, so it is an int of this process.
     // musl has a lock of all threads there.
-    if tid_address.is_null() || unsafe { tid_address.read_volatile() } != calls::tid() {
+    if unsafe { tid_address.read_volatile() } != calls::tid() {
         return Err(Fault { call: "C library", errno: 38 });
     }
     Ok(Parked {
@@ -174,7 +176,7 @@ fn note() -> Sys<Parked> {
         waits: AtomicU32::new(0),
         tid_address,
         thread_pointer: calls::thread_pointer()?,
-        robust_list: calls::robust_list()?,
+        robust_list: fork_calls::robust_list()?,
         name: calls::thread_name()?,
     })
 }
@@ -221,7 +223,7 @@ pub(super) fn stop_others(rseq_offset: Option<*const c_void>) -> Sys<usize> {
 }
 
 fn stop_each() -> Sys<usize> {
-    let (process, own) = (calls::pid(), calls::tid());
+    let (process, own) = (fork_calls::pid(), calls::tid());
     let mut signalled = 0;
     listing::numbers(c"/proc/self/task", |tid| {
         if tid != own {

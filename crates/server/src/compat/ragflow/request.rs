@@ -6,8 +6,8 @@
 use std::{borrow::Cow, collections::HashMap};
 
 use ampoule_core::{
-    Arguments, ArgumentsError, Code, CodeError, Language, Limits, LimitsError, NetworkPolicy,
-    RawValue, parse_bytes, parse_cpus, parse_duration,
+    Arguments, ArgumentsError, BadTrustGroup, Code, CodeError, Language, Limits, LimitsError,
+    NetworkPolicy, Profile, RawValue, TrustGroup, parse_bytes, parse_cpus, parse_duration,
 };
 use ampoule_manager::shown_name;
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -22,6 +22,8 @@ pub(super) struct Wanted {
     pub(super) arguments: Arguments,
     pub(super) limits: Limits,
     pub(super) network: NetworkPolicy,
+    pub(super) profile: Profile,
+    pub(super) trust_group: TrustGroup,
 }
 
 /// Reads a body, whatever its content type; unknown fields are ignored, as FastAPI does.
@@ -34,10 +36,19 @@ pub(super) fn parse(body: &[u8], config: &ServerConfig) -> Result<Wanted, Vec<Pr
     let arguments = taken.field("arguments", arguments);
     taken.field("base_image", |raw| base_image(raw, config));
     let network = taken.field("network", |raw| network(raw, config));
+    let profile = taken.field("profile", |raw| profile(raw, config));
+    let trust_group = taken.field("trust_group", trust_group);
     let limits = limits(&fields, config.limits, &mut problems);
-    match (language, code, arguments, network) {
-        (Some(language), Some(code), Some(arguments), Some(network)) if problems.is_empty() => {
-            Ok(Wanted { language, code, arguments, limits, network })
+    match (language, code, arguments, network, profile, trust_group) {
+        (
+            Some(language),
+            Some(code),
+            Some(arguments),
+            Some(network),
+            Some(profile),
+            Some(trust_group),
+        ) if problems.is_empty() => {
+            Ok(Wanted { language, code, arguments, limits, network, profile, trust_group })
         }
         _ => Err(problems),
     }
@@ -153,6 +164,21 @@ fn network(raw: Option<&RawValue>, config: &ServerConfig) -> Result<NetworkPolic
         let known = NetworkPolicy::ALL.map(NetworkPolicy::as_str).join("', '");
         ("enum", format!("Input should be one of '{known}'"))
     })
+}
+
+fn profile(raw: Option<&RawValue>, config: &ServerConfig) -> Result<Profile, Fault> {
+    let Some(raw) = raw.filter(|raw| raw.get() != "null") else { return Ok(config.profile) };
+    string(raw)?.parse().map_err(|_| {
+        let known = Profile::ALL.map(Profile::as_str).join("', '");
+        ("enum", format!("Input should be one of '{known}'"))
+    })
+}
+
+fn trust_group(raw: Option<&RawValue>) -> Result<TrustGroup, Fault> {
+    let Some(raw) = raw.filter(|raw| raw.get() != "null") else {
+        return Ok(TrustGroup::default());
+    };
+    string(raw)?.parse().map_err(|error: BadTrustGroup| value_error(error.to_string()))
 }
 
 /// The limits of a run: the operator's defaults, and what the request says of each. What is allowed

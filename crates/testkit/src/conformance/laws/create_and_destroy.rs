@@ -67,7 +67,10 @@ async fn shutdown(bench: Bench) -> Checked {
     let provider = &bench.subject.provider;
     let mut live = bench.start_acts(&[print("ready\n"), Act::Hang]).await?;
     let spec = bench.request(&[give("1")])?.spec();
+    let unused = bench.create(spec.clone()).await?;
     bench.within_patience("shutdown", provider.shutdown()).await??;
+    let gone = || !unused.is_ready();
+    bench.eventually("the end of a sandbox that waits, in its own word,", gone).await?;
     let seen = bench.to_end(&mut live.events).await?;
     let last = seen.items.last();
     ensure!(
@@ -76,6 +79,7 @@ async fn shutdown(bench: Bench) -> Checked {
     );
     // Whatever it says of a sandbox that is gone, it says it in time.
     let _ = bench.within_patience("destroy", live.sandbox.destroy()).await?;
+    let _ = bench.within_patience("destroy", unused.destroy()).await?;
     match provider.create(spec).await {
         Ok(_) => Err(Stop::Broken("a sandbox after the shutdown".to_owned())),
         Err(error) => {

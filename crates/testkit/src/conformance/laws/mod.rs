@@ -82,7 +82,7 @@ async fn arguments(bench: Bench) -> Checked {
 }
 
 async fn healthy(bench: Bench) -> Checked {
-    let declared = bench.capabilities().languages;
+    let declared = bench.capabilities().languages.clone();
     ensure!(
         declared.contains(&bench.language),
         "no programs for any of {declared:?}; hint: implement `Programs`"

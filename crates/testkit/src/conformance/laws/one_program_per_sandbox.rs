@@ -10,7 +10,20 @@ use crate::conformance::{
 
 pub(super) fn add(law: &mut Law) {
     law.each("a_sandbox_runs_one_program_and_no_second", after);
+    law.each("a_sandbox_is_ready_until_it_is_used", readiness);
     law.each("a_second_program_does_not_disturb_the_first", beside);
+}
+
+async fn readiness(bench: Bench) -> Checked {
+    let request = bench.request(&[give("1")])?;
+    let mut sandbox = bench.create(request.spec()).await?;
+    ensure!(sandbox.is_ready(), "a sandbox that was just created is not ready");
+    let mut events = sandbox.execute(request, CancellationToken::new()).await?;
+    ensure!(!sandbox.is_ready(), "a sandbox with a program in it is ready for another");
+    let seen = bench.to_end(&mut events).await?;
+    ensure!(seen.value()? == 1, "{seen:?}");
+    ensure!(!sandbox.is_ready(), "a sandbox whose program has ended is ready for another");
+    bench.destroy(sandbox).await
 }
 
 async fn second_is_refused(bench: &Bench, sandbox: &mut dyn Sandbox) -> Checked {

@@ -4,11 +4,13 @@
 use std::time::Duration;
 
 use ampoule_core::{
-    CancellationToken, ErrorKind, ExecuteRequest, Language, Limits, NetworkPolicy, SandboxSpec,
+    CancellationToken, ErrorKind, ExecuteRequest, Language, LimitKind, Limits, NetworkPolicy,
+    Outcome, Profile, SandboxSpec, TrustGroup,
 };
 
 use crate::conformance::{
-    bench::{Bench, Checked, Stop, ensure, give},
+    act::Act,
+    bench::{Bench, Checked, Seen, Stop, ensure, give, print},
     case::Law,
 };
 
@@ -17,16 +19,13 @@ pub(super) fn add(law: &mut Law) {
     law.once("limits_out_of_range_are_refused", limits);
     law.once("a_network_policy_that_is_not_declared_is_refused", network);
     law.once("a_request_for_another_sandbox_is_refused", another_sandbox);
+    law.each("what_is_not_built_in_is_as_the_request_says", per_execution);
     law.each("limits_are_not_clamped", not_clamped);
     law.each("the_isolation_is_as_declared", isolation);
 }
 
 fn spec(bench: &Bench) -> SandboxSpec {
-    SandboxSpec {
-        language: bench.language.clone(),
-        limits: bench.subject.limits,
-        network: NetworkPolicy::None,
-    }
+    SandboxSpec { limits: bench.subject.limits, ..SandboxSpec::of(bench.language.clone()) }
 }
 
 /// Asks for a sandbox that must be refused, with this kind and a message that names the field.
@@ -71,7 +70,7 @@ async fn limits(bench: Bench) -> Checked {
 }
 
 async fn network(bench: Bench) -> Checked {
-    let declared = bench.capabilities().networks;
+    let declared = bench.capabilities().networks.clone();
     ensure!(!declared.is_empty(), "no network policy is declared, not even `none`");
     for network in NetworkPolicy::ALL {
         let spec = SandboxSpec { network, ..spec(&bench) };
@@ -89,20 +88,56 @@ async fn network(bench: Bench) -> Checked {
 
 async fn another_sandbox(bench: Bench) -> Checked {
     let request = bench.request(&[give("1")])?;
-    let limits = Limits { memory: request.limits.memory + (1 << 20), ..request.limits };
-    let mut sandbox = bench.create(request.spec()).await?;
-    let asked = ExecuteRequest { limits, ..request };
-    match sandbox.execute(asked, CancellationToken::new()).await {
-        Ok(_) => {
-            let said = "it takes a request with more memory than it was created with";
-            return Err(Stop::Broken(said.to_owned()));
+    let group = TrustGroup::new("another").map_err(|error| Stop::Broken(error.to_string()))?;
+    let ordinary = request.limits;
+    let within = |limits| ExecuteRequest { limits, ..request.clone() };
+    let others = [
+        ("limits", within(Limits { memory: ordinary.memory + (1 << 20), ..ordinary })),
+        ("limits", within(Limits { disk: ordinary.disk + (1 << 20), ..ordinary })),
+        ("profile", ExecuteRequest { profile: Profile::Strict, ..request.clone() }),
+        ("trust_group", ExecuteRequest { trust_group: group, ..request.clone() }),
+    ];
+    for (field, asked) in others {
+        let mut sandbox = bench.create(request.spec()).await?;
+        match sandbox.execute(asked, CancellationToken::new()).await {
+            Ok(_) => {
+                let said =
+                    format!("it takes a request whose `{field}` is not what it was created with");
+                return Err(Stop::Broken(said));
+            }
+            Err(error) => {
+                ensure!(error.kind() == ErrorKind::InvalidRequest, "it is refused as {error:?}");
+                let named = format!("`{field}`");
+                ensure!(error.message().contains(&named), "{named} is not named: {error}");
+            }
         }
-        Err(error) => {
-            ensure!(error.kind() == ErrorKind::InvalidRequest, "it is refused as {error:?}");
-            ensure!(error.message().contains("`limits`"), "`limits` are not named: {error}");
-        }
+        bench.destroy(sandbox).await?;
     }
-    bench.destroy(sandbox).await
+    Ok(())
+}
+
+/// A sandbox that waits cannot know how long its program may run and how much it may say.
+async fn per_execution(bench: Bench) -> Checked {
+    let ordinary = bench.subject.limits;
+    let run = async |limits: Limits, acts: &[Act]| -> Checked<Seen> {
+        let request = bench.request(acts)?;
+        let mut sandbox = bench.create(request.spec()).await?;
+        let request = ExecuteRequest { limits, ..request };
+        let started = sandbox.execute(request, CancellationToken::new());
+        let mut events = bench.within_patience("execute", started).await??;
+        let seen = bench.to_end(&mut events).await;
+        bench.destroy(sandbox).await?;
+        seen
+    };
+    let short = Limits { wall: Duration::from_millis(500), ..ordinary };
+    let seen = run(short, &[Act::Hang]).await?;
+    let is_time = matches!(seen.outcome()?, Outcome::LimitExceeded { limit: LimitKind::Time });
+    ensure!(is_time, "a wall clock of {:?} ended as {:?}", short.wall, seen.finished()?);
+    let silent = Limits { output: 64, ..ordinary };
+    let seen = run(silent, &[print(&"x".repeat(512)), give("1")]).await?;
+    let (kept, lost) = (seen.stdout().len(), seen.finished()?.evidence.output.discarded);
+    ensure!(kept <= 64 && lost >= 448, "of 512 bytes {kept} are kept and {lost} are told as lost");
+    Ok(())
 }
 
 async fn not_clamped(bench: Bench) -> Checked {

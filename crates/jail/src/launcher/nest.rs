@@ -1,0 +1,547 @@
+//! Nests: the places of zygotes, one for each template's warm interpreter and each group of programs
+//! that may share one.
+//!
+//! ```text
+//!   empty --first asked for--> starting --ready--> warm --count, age, growth--> warm, and a second
+//!     ^                          |  ^               |                           one starting
+//!     |                          |  | dies, hangs   |                               | ready
+//!     |                          v  |               v                               v
+//!     \--unused for long------ barred for a while <-/ (three in a row)           the second takes over
+//! ```
+//!
+//! Whoever asks meanwhile waits for a zygote that is starting, and gets an exec where none can be
+//! had: no request fails for a zygote.
+
+use std::{
+    fs,
+    os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::epoll,
+    process::{Pid, WaitId, WaitIdOptions, WaitOptions, waitid, waitpid},
+};
+
+use super::{
+    Launcher, SETUP_DEADLINE, SETUP_ERROR_LEN, TICK,
+    assembly::proc_pid,
+    slot::{Forking, Slot, State},
+    watch_descriptor,
+    worker::Command,
+    zygote::{self, Birth, Phase, Zygote},
+};
+use crate::{
+    error::{Jail, JailError},
+    order::{Order, STARTED},
+    protocol::{Origin, Report},
+    sys, wire,
+};
+
+/// After so many workers a zygote is replaced: what repeats among them repeats no longer.
+const MOST_FORKS: u32 = 5000;
+/// And at this age.
+const MOST_AGE: Duration = Duration::from_secs(15 * 60);
+/// It looks at a zygote's size after so many forks.
+const SIZE_EVERY: u32 = 64;
+/// How much a zygote may have grown since it was ready, in pages.
+const MOST_GROWTH: u64 = 4096;
+/// How long importing may take, and how long a fork.
+const START_DEADLINE: Duration = Duration::from_secs(30);
+const FORK_DEADLINE: Duration = Duration::from_secs(2);
+/// So many failures in a row, and none is started for a while, which doubles.
+const MOST_FAILURES: u32 = 3;
+const BARRED: Duration = Duration::from_secs(10);
+const MOST_BARRED: Duration = Duration::from_secs(600);
+/// A group that asks for nothing so long loses its zygotes; the first group keeps them.
+const UNUSED: Duration = Duration::from_secs(300);
+/// So many groups can be warm at once; others get an exec.
+const MOST_NESTS: usize = 32;
+
+/// The place of one zygote.
+#[derive(Debug)]
+pub(super) struct Nest {
+    template: usize,
+    /// Index among the template's.
+    kind: usize,
+    group: u32,
+    /// The zygote that takes orders, or will.
+    current: Option<usize>,
+    /// The one that takes over when it is ready.
+    next: Option<usize>,
+    /// How many have failed in a row.
+    failures: u32,
+    /// Before this none is started.
+    barred: Option<Instant>,
+    used: Instant,
+}
+
+/// Every nest and every zygote of the launcher.
+#[derive(Debug, Default)]
+pub(super) struct Nests {
+    /// What every worker is confined by; nothing if there can be no zygotes.
+    terms: Vec<u8>,
+    nests: Vec<Nest>,
+    zygotes: Vec<Option<Zygote>>,
+    /// Until then workers may end of whom nobody was told.
+    strangers: Option<Instant>,
+}
+
+/// What a nest has for who asks.
+enum Offer {
+    /// A zygote that takes orders.
+    Ready(usize),
+    /// One that will.
+    Soon,
+    /// None.
+    Nothing,
+}
+
+/// Tokens of zygotes in the event queue: this, the place, and which of the two descriptors.
+const TOKEN: u64 = 1 << 40;
+
+impl Nests {
+    pub(super) fn new(terms: Vec<u8>) -> Self {
+        Self { terms, ..Self::default() }
+    }
+
+    fn nest_of(&mut self, zygote: usize) -> Option<&mut Nest> {
+        let is_of = |nest: &&mut Nest| nest.current == Some(zygote) || nest.next == Some(zygote);
+        self.nests.iter_mut().find(is_of)
+    }
+
+    fn zygote(&mut self, place: usize) -> Option<&mut Zygote> {
+        self.zygotes.get_mut(place)?.as_mut()
+    }
+}
+
+impl Launcher {
+    /// Starts the first group's zygotes.
+    pub(super) fn hatch(&mut self) {
+        use_up_pid_2();
+        for template in 0..self.images.len() {
+            for kind in 0..self.images[template].zygotes.len() {
+                let _ = self.ask(template, kind, 0);
+            }
+        }
+    }
+
+    /// Gives a finished cell its worker: forked if it was asked for and can be had.
+    pub(super) fn man(&mut self, index: usize) -> Jail<()> {
+        let Some(slot) = self.slots[index].as_mut() else { return Ok(()) };
+        let Origin::Zygote { zygote, group } = slot.origin else {
+            return self.start_worker(index);
+        };
+        let template = slot.template;
+        match self.ask(template, zygote as usize, group) {
+            Offer::Ready(zygote) => self.order_worker(index, zygote),
+            Offer::Soon => {
+                if let Some(slot) = self.slots[index].as_mut() {
+                    slot.state = State::Waiting;
+                }
+                Ok(())
+            }
+            Offer::Nothing => self.start_worker(index),
+        }
+    }
+
+    /// Looks for a zygote, and starts one if there is none.
+    fn ask(&mut self, template: usize, kind: usize, group: u32) -> Offer {
+        let known = self.images.get(template).is_some_and(|image| kind < image.zygotes.len());
+        if !known || self.nests.terms.is_empty() {
+            return Offer::Nothing;
+        }
+        let now = Instant::now();
+        let is_it = |nest: &Nest| (nest.template, nest.kind, nest.group) == (template, kind, group);
+        let place = match self.nests.nests.iter().position(is_it) {
+            Some(place) => place,
+            None if self.nests.nests.len() >= MOST_NESTS => return Offer::Nothing,
+            None => {
+                self.nests.nests.push(Nest {
+                    template,
+                    kind,
+                    group,
+                    current: None,
+                    next: None,
+                    failures: 0,
+                    barred: None,
+                    used: now,
+                });
+                self.nests.nests.len() - 1
+            }
+        };
+        let nest = &mut self.nests.nests[place];
+        nest.used = now;
+        if nest.current.is_none() && nest.barred.is_none_or(|until| until <= now) {
+            let started = self.start_zygote(template, kind);
+            let nest = &mut self.nests.nests[place];
+            match started {
+                Ok(zygote) => nest.current = Some(zygote),
+                Err(error) => self.note_failure(place, &error.to_string()),
+            }
+        }
+        let Some(current) = self.nests.nests[place].current else { return Offer::Nothing };
+        match self.nests.zygote(current) {
+            Some(Zygote { phase: Phase::Ready, .. }) => Offer::Ready(current),
+            Some(_) => Offer::Soon,
+            None => Offer::Nothing,
+        }
+    }
+
+    fn start_zygote(&mut self, template: usize, kind: usize) -> Jail<usize> {
+        let image = &self.images[template];
+        let devices = match self.own_devices {
+            true => format!("/d/{}", self.slots.len()),
+            false => "/d/shared".to_owned(),
+        };
+        let (ours, theirs) =
+            wire::pair().map_err(|error| JailError::new("make a zygote's socket", error))?;
+        let birth = Birth {
+            cell: zygote::root_of(image, devices, self.meters.version() == 0, &self.without),
+            command: Command::new(&image.zygotes[kind], &image.environment, u64::MAX >> 1)?,
+            control: &theirs,
+        };
+        let zygote = zygote::start(&birth, ours, &self.nests.terms)?;
+        let free = self.nests.zygotes.iter().position(Option::is_none);
+        let place = free.unwrap_or_else(|| {
+            self.nests.zygotes.push(None);
+            self.nests.zygotes.len() - 1
+        });
+        // Its owner first: from here on it is reaped whatever fails.
+        let zygote = self.nests.zygotes[place].insert(zygote);
+        let token = TOKEN | (place as u64) << 1;
+        watch_descriptor(&self.epoll, zygote.process.pidfd.as_fd(), token, epoll::EventFlags::IN)?;
+        if let Some(control) = &zygote.control {
+            watch_descriptor(&self.epoll, control.as_fd(), token | 1, epoll::EventFlags::IN)?;
+        }
+        Ok(place)
+    }
+
+    /// Orders a worker for a finished cell.
+    fn order_worker(&mut self, index: usize, place: usize) -> Jail<()> {
+        let hosts = self.slot_ids(index);
+        let program = self.without.ids(hosts).program;
+        let channels = self.open_channels(index)?;
+        let (ours, theirs) =
+            wire::pair().map_err(|error| JailError::new("make a setup socket", error))?;
+        let Some(slot) = self.slots[index].as_mut() else { return Ok(()) };
+        let (Some(cell), Some(group)) = (&slot.cell, &slot.group) else { return Ok(()) };
+        let mut given: Vec<BorrowedFd<'_>> = vec![theirs.as_fd()];
+        given.extend(channels.theirs.iter().map(AsFd::as_fd));
+        given.push(cell.pidfd.as_fd());
+        let into_group = group.directory_to_be_born_in();
+        given.extend(group.joins());
+        given.extend(into_group);
+        let order = Order {
+            disk: slot.limits.disk,
+            program,
+            processes: slot.limits.processes,
+            into_group: u32::from(into_group.is_some()),
+            padding: 0,
+        };
+        let Some(zygote) = self.nests.zygote(place) else { return self.start_worker(index) };
+        if zygote.order(&order, &given).is_err() {
+            // It ends, or does not listen: its place knows soon.
+            zygote.dismiss(true);
+            return self.start_worker(index);
+        }
+        zygote.forks += 1;
+        slot.pipes = channels.ours;
+        slot.forking = Some(Forking { zygote: place, since: Instant::now() });
+        slot.state = State::Forking;
+        watch_descriptor(
+            &self.epoll,
+            ours.as_fd(),
+            super::token(index, super::SETUP),
+            epoll::EventFlags::IN,
+        )?;
+        slot.setup = Some(ours);
+        self.consider_a_successor(place);
+        Ok(())
+    }
+
+    /// Starts another zygote beside one that is old, has forked much, or has grown.
+    fn consider_a_successor(&mut self, place: usize) {
+        let Some(zygote) = self.nests.zygote(place) else { return };
+        let (forks, age) = (zygote.forks, zygote.born.elapsed());
+        let looks = forks.is_multiple_of(SIZE_EVERY);
+        let grown = looks && pages(&zygote.process.pidfd) > zygote.pages + MOST_GROWTH;
+        if forks < MOST_FORKS && age < MOST_AGE && !grown {
+            return;
+        }
+        let Some(nest) = self.nests.nest_of(place) else { return };
+        let barred = nest.barred.is_some_and(|until| until > Instant::now());
+        if nest.next.is_some() || barred {
+            return;
+        }
+        let (template, kind) = (nest.template, nest.kind);
+        let started = self.start_zygote(template, kind);
+        let Some(at) = self.nests.nests.iter().position(|nest| nest.current == Some(place)) else {
+            return;
+        };
+        match started {
+            Ok(next) => self.nests.nests[at].next = Some(next),
+            Err(error) => self.note_failure(at, &error.to_string()),
+        }
+    }
+
+    /// Something of a zygote's is to be heard, if the token is one of theirs.
+    pub(super) fn hear_zygote(&mut self, token: u64) -> bool {
+        if token & TOKEN == 0 || token >= TOKEN << 1 {
+            return false;
+        }
+        let place = usize::try_from((token & (TOKEN - 1)) >> 1).unwrap_or(usize::MAX);
+        if token & 1 == 1 {
+            self.hear_words(place);
+        } else if self.nests.zygote(place).is_some_and(|zygote| zygote.process.reap().is_some()) {
+            self.hear_words(place);
+            self.bury(place);
+        }
+        true
+    }
+
+    fn hear_words(&mut self, place: usize) {
+        let Some(zygote) = self.nests.zygote(place) else { return };
+        let Some(control) = &zygote.control else { return };
+        let mut buffer = [0; SETUP_ERROR_LEN];
+        match wire::receive_now(control, &mut buffer) {
+            Ok(Some((1, _))) if buffer[0] == STARTED => {
+                zygote.phase = Phase::Ready;
+                zygote.pages = pages(&zygote.process.pidfd);
+                self.welcome(place);
+            }
+            Ok(Some((length, _))) => {
+                let text = String::from_utf8_lossy(buffer[..length].get(1..).unwrap_or_default());
+                zygote.last_words = Some(text.into_owned());
+                let _ = epoll::delete(&self.epoll, control);
+                zygote.dismiss(true);
+            }
+            Err(rustix::io::Errno::AGAIN) => {}
+            // Its end is told by its pidfd.
+            Ok(None) | Err(_) => {
+                let _ = epoll::delete(&self.epoll, control);
+                zygote.dismiss(true);
+            }
+        }
+    }
+
+    /// A zygote is ready: it takes over, and serves who has waited.
+    fn welcome(&mut self, place: usize) {
+        let Some(nest) = self.nests.nest_of(place) else {
+            // Nobody wants it any more.
+            if let Some(zygote) = self.nests.zygote(place) {
+                zygote.dismiss(false);
+            }
+            return;
+        };
+        (nest.failures, nest.barred) = (0, None);
+        let mut old = None;
+        if nest.next == Some(place) {
+            old = nest.current.replace(place);
+            nest.next = None;
+        }
+        let report = Report::Zygote {
+            template: u32::try_from(nest.template).unwrap_or(u32::MAX),
+            zygote: u32::try_from(nest.kind).unwrap_or(u32::MAX),
+            group: nest.group,
+            trouble: None,
+        };
+        if let Some(old) = old.and_then(|old| self.nests.zygote(old)) {
+            old.dismiss(false);
+        }
+        self.tell(&report, Vec::new());
+        self.serve_waiting();
+    }
+
+    /// Looks again for who has waited for a zygote.
+    fn serve_waiting(&mut self) {
+        for index in 0..self.slots.len() {
+            if matches!(&self.slots[index], Some(slot) if slot.state == State::Waiting)
+                && let Err(error) = self.man(index)
+            {
+                self.fail(index, &error.to_string());
+            }
+        }
+    }
+
+    /// A zygote has been reaped: what it was asked for is done otherwise.
+    fn bury(&mut self, place: usize) {
+        let Some(zygote) = self.nests.zygotes.get_mut(place).and_then(Option::take) else { return };
+        let _ = epoll::delete(&self.epoll, &zygote.process.pidfd);
+        let mut unasked = false;
+        if let Some(at) = self
+            .nests
+            .nests
+            .iter()
+            .position(|nest| nest.current == Some(place) || nest.next == Some(place))
+        {
+            unasked = true;
+            let nest = &mut self.nests.nests[at];
+            if nest.next == Some(place) {
+                nest.next = None;
+            } else {
+                nest.current = nest.next.take();
+            }
+            let text = zygote.last_words.unwrap_or_else(|| "it ended".to_owned());
+            self.note_failure(at, &text);
+        }
+        let mut orphans = false;
+        for index in 0..self.slots.len() {
+            let Some(slot) = self.slots[index].as_mut() else { continue };
+            if slot.forking.is_none_or(|forking| forking.zygote != place) {
+                continue;
+            }
+            // What it has forked it may have told of just before.
+            self.hear_setup(index);
+            let Some(slot) = self.slots[index].as_mut() else { continue };
+            if slot.forking.take().is_none() {
+                continue;
+            }
+            orphans = true;
+            self.after_lost_order(index);
+        }
+        if orphans {
+            self.nests.strangers = Some(Instant::now() + SETUP_DEADLINE);
+        }
+        if unasked {
+            self.serve_waiting();
+        }
+    }
+
+    /// An order came to nothing: an exec in its place, in a cell that nobody has been in; or the rest
+    /// of the slot's end.
+    pub(super) fn after_lost_order(&mut self, index: usize) {
+        let Some(slot) = self.slots[index].as_mut() else { return };
+        if let Some(setup) = slot.setup.take() {
+            let _ = epoll::delete(&self.epoll, &setup);
+        }
+        (slot.early_listener, slot.early_failure) = (None, None);
+        if slot.state != State::Forking {
+            self.hear_end(index);
+        } else if let Err(error) = self.start_worker(index) {
+            self.fail(index, &error.to_string());
+        }
+    }
+
+    fn note_failure(&mut self, at: usize, text: &str) {
+        let nest = &mut self.nests.nests[at];
+        nest.failures += 1;
+        if nest.failures >= MOST_FAILURES {
+            let doubled = nest.failures - MOST_FAILURES;
+            let wait = BARRED.saturating_mul(1 << doubled.min(6)).min(MOST_BARRED);
+            nest.barred = Some(Instant::now() + wait);
+        }
+        let report = Report::Zygote {
+            template: u32::try_from(nest.template).unwrap_or(u32::MAX),
+            zygote: u32::try_from(nest.kind).unwrap_or(u32::MAX),
+            group: nest.group,
+            trouble: Some(text.to_owned()),
+        };
+        self.tell(&report, Vec::new());
+    }
+
+    /// When zygotes have to be looked at next.
+    pub(super) fn next_look_at_zygotes(&self, now: Instant) -> Option<Duration> {
+        let forks = self
+            .slots
+            .iter()
+            .flatten()
+            .filter_map(|slot| Some(slot.forking?.since + FORK_DEADLINE));
+        let starting = |zygote: &&Zygote| zygote.phase == Phase::Starting;
+        let starts = self.nests.zygotes.iter().flatten().filter(starting);
+        let unused = self.nests.nests.iter().filter(|nest| nest.group != 0);
+        forks
+            .chain(starts.map(|zygote| zygote.born + START_DEADLINE))
+            .chain(unused.map(|nest| nest.used + UNUSED))
+            .map(|at| at.saturating_duration_since(now))
+            .chain(self.nests.strangers.map(|_| TICK))
+            .min()
+    }
+
+    /// Ends zygotes that hang, and those that nobody uses.
+    pub(super) fn look_at_zygotes(&mut self, now: Instant) {
+        if let Some(until) = self.nests.strangers {
+            self.reap_strangers();
+            self.nests.strangers = Some(until).filter(|until| *until > now);
+        }
+        for slot in self.slots.iter().flatten() {
+            let Some(forking) = slot.forking.filter(|forking| forking.since + FORK_DEADLINE <= now)
+            else {
+                continue;
+            };
+            if let Some(zygote) =
+                self.nests.zygotes.get_mut(forking.zygote).and_then(Option::as_mut)
+            {
+                zygote.last_words.get_or_insert_with(|| "it did not fork in time".to_owned());
+                zygote.dismiss(true);
+            }
+        }
+        for zygote in self.nests.zygotes.iter_mut().flatten() {
+            if zygote.phase == Phase::Starting && zygote.born + START_DEADLINE <= now {
+                zygote.last_words = Some("it was not ready in time".to_owned());
+                zygote.dismiss(true);
+            }
+        }
+        let Nests { nests, zygotes, .. } = &mut self.nests;
+        nests.retain(|nest| {
+            let keep = nest.group == 0 || nest.used + UNUSED > now;
+            for place in [nest.current, nest.next].into_iter().flatten().filter(|_| !keep) {
+                if let Some(zygote) = zygotes.get_mut(place).and_then(Option::as_mut) {
+                    zygote.dismiss(false);
+                }
+            }
+            keep
+        });
+    }
+
+    /// Reaps workers whose zygote died before it could tell of them. They die with their cell.
+    fn reap_strangers(&self) {
+        let known: Vec<u32> = self
+            .slots
+            .iter()
+            .flatten()
+            .flat_map(|slot: &Slot| [&slot.cell, &slot.worker])
+            .flatten()
+            .chain(self.nests.zygotes.iter().flatten().map(|zygote| &zygote.process))
+            .filter_map(|process| proc_pid(&process.pidfd).ok())
+            .collect();
+        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok())
+            else {
+                continue;
+            };
+            let stranger = !known.contains(&pid.cast_unsigned()) && is_ended_child(pid);
+            if let (true, Some(pid)) = (stranger, Pid::from_raw(pid)) {
+                let _ = waitpid(Some(pid), WaitOptions::NOHANG);
+            }
+        }
+    }
+}
+
+/// Workers are pid 2 in their cells, and libraries tell a fork by another pid than before: no zygote
+/// may be pid 2 here. The kernel gives it to the first process that we clone, and never again.
+fn use_up_pid_2() {
+    // SAFETY: the launcher never starts a thread.
+    if let Ok(child) = unsafe { sys::clone3(0, None) } {
+        let Some(child) = child else { sys::exit(0) };
+        // SAFETY: clone3 has just made this descriptor for us alone.
+        let pidfd = unsafe { OwnedFd::from_raw_fd(child.pidfd) };
+        let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+    }
+}
+
+/// Whether a process is our child and has ended.
+fn is_ended_child(pid: i32) -> bool {
+    // "pid (name) state parent": the name may hold anything.
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" Z 1 "))
+}
+
+/// The resident pages of a process.
+fn pages(pidfd: &OwnedFd) -> u64 {
+    let read = || {
+        let statm = fs::read_to_string(format!("/proc/{}/statm", proc_pid(pidfd).ok()?)).ok()?;
+        statm.split(' ').nth(1)?.parse().ok()
+    };
+    read().unwrap_or(0)
+}
