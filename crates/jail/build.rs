@@ -24,6 +24,8 @@ fn main() {
             "-C",
             "debuginfo=0",
         ])
+        // Across core as well, so that nothing of its unwinding is left to resolve.
+        .args(["-C", "lto=fat"])
         .args(["-C", "link-arg=-nostdlib", "-C", "link-arg=-nostartfiles"])
         .args(["-D", "warnings"])
         .arg("-o")

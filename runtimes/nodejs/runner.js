@@ -11,6 +11,10 @@
 // What a program can do is choose its own value, or fail. It holds descriptor 3 itself, so that
 // much is true of any runner; whether the run succeeded is decided outside, by other evidence.
 //
+// `runner.js PACKAGES --zygote ADDON MODULE...` is a zygote: it loads what programs use, runs a
+// program that does nothing, and hands itself to the addon, whose `serve` returns in forked children
+// only. They go on as if they had just been started. The zygote never sees a request.
+//
 // Two deliberate differences from Python: inside a value NaN and infinite numbers become null, and
 // functions and undefined are left out, as JSON.stringify has it; as the value itself they are errors.
 'use strict';
@@ -110,11 +114,11 @@
     }
   };
 
-  const readExactly = (count) => {
+  const readExactly = (count, from = 0) => {
     const bytes = new Bytes(count);
     let offset = 0;
     while (offset < count) {
-      const got = readSync(0, bytes, offset, count - offset, null);
+      const got = readSync(from, bytes, offset, count - offset, null);
       // Nobody wants this interpreter any more.
       if (got === 0) leave(1);
       offset += got;
@@ -122,10 +126,9 @@
     return bytes;
   };
 
-  const readRequest = () => {
-    const length = new DataView(readExactly(4).buffer).getUint32(0, true);
-    return JSON.parse(new TextDecoder().decode(readExactly(length)));
-  };
+  const lengthOf = (head) => new DataView(head.buffer).getUint32(0, true);
+  const parse = (bytes) => JSON.parse(new TextDecoder().decode(bytes));
+  const readRequest = () => parse(readExactly(lengthOf(readExactly(4))));
 
   // The lowest free descriptor is the one just closed.
   const closeRequestPipe = () => {
@@ -383,10 +386,23 @@
 
   // --- the end -------------------------------------------------------------------------------
 
-  const ownPid = process.pid;
   let request;
   let resultPipe;
   let finished = false;
+
+  const frameOf = (body) => {
+    const head = encodeText(encoder, '{"nonce":' + request.nonce + ',');
+    const length = head.length + body.length + 1;
+    const frame = new Bytes(4 + length);
+    frame[0] = length & 0xff;
+    frame[1] = (length >>> 8) & 0xff;
+    frame[2] = (length >>> 16) & 0xff;
+    frame[3] = (length >>> 24) & 0xff;
+    setBytes(frame, head, 4);
+    setBytes(frame, body, 4 + head.length);
+    frame[3 + length] = 0x7d;
+    return frame;
+  };
 
   // Writes the one frame and leaves. `body` is what follows the nonce.
   const send = (body, code) => {
@@ -394,17 +410,7 @@
     finished = true;
     try {
       if (identity(3) === resultPipe) {
-        const head = encodeText(encoder, '{"nonce":' + request.nonce + ',');
-        const length = head.length + body.length + 1;
-        const frame = new Bytes(4 + length);
-        frame[0] = length & 0xff;
-        frame[1] = (length >>> 8) & 0xff;
-        frame[2] = (length >>> 16) & 0xff;
-        frame[3] = (length >>> 24) & 0xff;
-        setBytes(frame, head, 4);
-        setBytes(frame, body, 4 + head.length);
-        frame[3 + length] = 0x7d;
-        writeAll(3, frame);
+        writeAll(3, frameOf(body));
         leave(code);
       }
     } catch {
@@ -440,6 +446,14 @@
   // Answers, if nothing stands against it any more.
   const answer = () => send(returned, 0);
 
+  const bodyOf = (value) => {
+    const prefix = encodeText(encoder, '"value":');
+    const body = new Bytes(prefix.length + value.length);
+    setBytes(body, prefix, 0);
+    setBytes(body, value, prefix.length);
+    return body;
+  };
+
   const succeedWith = (value) => {
     let bytes;
     try {
@@ -449,11 +463,7 @@
       return failWith(error);
     }
     scrub();
-    const prefix = encodeText(encoder, '"value":');
-    const body = new Bytes(prefix.length + bytes.length);
-    setBytes(body, prefix, 0);
-    setBytes(body, bytes, prefix.length);
-    returned = body;
+    returned = bodyOf(bytes);
     drain(now() + drainTime, 0);
   };
 
@@ -526,15 +536,13 @@
     return isObject(exported) ? exported.main : undefined;
   };
 
-  const run = async () => {
-    const module = makeModule();
+  const run = async (module, programRequire) => {
     let compiled;
     try {
       compiled = compile(request.source);
     } catch (error) {
       return failWith(hintAtModules(error));
     }
-    const programRequire = Module.createRequire(programFile);
     const given = request.arguments;
     try {
       const parameters = [module.exports, programRequire, module, programFile, workspace];
@@ -565,7 +573,103 @@
     }
   };
 
+  // --- the zygote ----------------------------------------------------------------------------
+
+  // What programs use most. Nothing is visible of a module that was loaded before it is required.
+  const FAMILIAR = [
+    'assert', 'async_hooks', 'buffer', 'child_process', 'crypto', 'dns', 'events', 'fs/promises', 'http', 'https', 'net',
+    'os', 'perf_hooks', 'querystring', 'readline', 'stream', 'stream/promises', 'string_decoder', 'timers/promises',
+    'tls', 'url', 'v8', 'worker_threads', 'zlib',
+  ];
+
+  // Does what is done for each program, so that it is compiled and its memory is at hand. Nothing
+  // here may draw a random number: what has been drawn ahead would be the same in all children.
+  const rehearse = (rounds) => {
+    const { Writable } = require('stream');
+    const nowhere = new console.Console(new Writable({ write: (chunk, encoding, done) => done() }));
+    const text = '{"nonce": 0, "code": "", "arguments": {"list": [1, "two", null], "object": {"deep": [{}]}}}';
+    const bytes = encodeText(encoder, text);
+    const parameters = [{}, require, {}, programFile, workspace];
+    for (let round = 0; round < rounds; round += 1) {
+      const spare = fs.openSync('/dev/null', 'r+');
+      const zero = fs.openSync('/dev/zero', 'r');
+      lengthOf(readExactly(4, zero));
+      fs.closeSync(zero);
+      const raw = parse(bytes);
+      fs.writeFileSync('/dev/null', raw.code);
+      request = { nonce: stringify(raw.nonce), source: '', mostBytes: 1 << 20, mostDepth: 64 };
+      const { main } = apply(compile('function main(input) { return input; } // ' + round), {}, parameters);
+      const value = main(raw.arguments);
+      nowhere.log('value', value, 1.5);
+      scrub();
+      const frame = frameOf(bodyOf(encode(value, request.mostBytes, request.mostDepth)));
+      activeResources();
+      if (identity(spare) !== '') writeAll(spare, frame);
+      try {
+        apply(compile('function main() { throw new TypeError("rehearsal"); } // ' + round), {}, parameters).main();
+      } catch (error) {
+        quote(describe(error, '').message);
+      }
+      fs.closeSync(spare);
+    }
+    request = undefined;
+  };
+
+  const collectGarbage = () => {
+    const { setFlagsFromString } = require('v8');
+    setFlagsFromString('--expose-gc');
+    const collect = vm.runInNewContext('gc');
+    setFlagsFromString('--no-expose-gc');
+    collect();
+    collect();
+  };
+
+  // Returns in a child.
+  const serveForks = (addon, packages, programRequire) => {
+    for (const name of FAMILIAR) require(name);
+    // `fetch` and its company are loaded when one of them is looked at.
+    void globalThis.Response;
+    for (const name of packages) programRequire(name);
+    collectGarbage();
+    rehearse(3);
+    const { exports: inside } = loadAddon(addon);
+    // The compiler's threads come to rest.
+    wait(waitCell, 0, 0, 50);
+    const served = typeof inside.serve === 'function' ? inside.serve() : 'no Node-API';
+    if (typeof served === 'string') {
+      complain('ampoule: this Node.js cannot be forked: ' + served + '\n');
+      leave(1);
+    }
+    define(process, 'pid', { value: served, writable: false, enumerable: true, configurable: true });
+    const { uptime } = process;
+    const before = uptime();
+    process.uptime = { uptime: () => uptime() - before }.uptime;
+    // The pages that a run writes to become the child's own now, and not when it is waited for.
+    rehearse(1);
+  };
+
+  const loadAddon = (addon) => {
+    const module = { exports: {} };
+    process.dlopen(module, addon);
+    return module;
+  };
+
   try {
+    const [, , , mode, addon, ...packages] = process.argv;
+    const module = makeModule();
+    const programRequire = Module.createRequire(programFile);
+    // Before the listeners of the program, which do get what it throws outside of `main`.
+    process.setUncaughtExceptionCaptureCallback((error) => {
+      if (!finished && listenerCount('uncaughtException') > 0) emit('uncaughtException', error, 'uncaughtException');
+      else failWith(error);
+    });
+    process.on('exit', (code) => {
+      if (returned !== undefined && code === 0) answer();
+    });
+    process.on('beforeExit', () => {
+      failWith(fail('Error', 'main() never settled: nothing is left to run, and its promise is still pending'));
+    });
+    if (mode === '--zygote') serveForks(addon, packages, programRequire);
     resultPipe = identity(3);
     makeSynchronous('stdout', 1);
     makeSynchronous('stderr', 2);
@@ -584,18 +688,7 @@
     } catch {
       // A full or read-only workspace is no reason not to run.
     }
-    // Before the listeners of the program, which do get what it throws outside of `main`.
-    process.setUncaughtExceptionCaptureCallback((error) => {
-      if (!finished && listenerCount('uncaughtException') > 0) emit('uncaughtException', error, 'uncaughtException');
-      else failWith(error);
-    });
-    process.on('exit', (code) => {
-      if (returned !== undefined && code === 0) answer();
-    });
-    process.on('beforeExit', () => {
-      failWith(fail('Error', 'main() never settled: nothing is left to run, and its promise is still pending'));
-    });
-    run();
+    run(module, programRequire);
   } catch (error) {
     complain('ampoule: the runner failed: ' + error + '\n');
     leave(1);

@@ -48,6 +48,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) filter: &'a [Instruction],
     /// The socket that the listener is sent over; closed at the end.
     pub(crate) setup_socket: i32,
+    /// The descriptors above it that stay, ascending: a forked interpreter's own, made afresh.
+    pub(crate) kept: &'a [i32],
     /// Whether the process must be made readable to itself again, which a change of ids ends and an
     /// exec would restore: without it the program's own `/proc/self` is root's.
     pub(crate) dumpable: bool,
@@ -90,7 +92,15 @@ const O_PATH_CLOEXEC: i32 = 0o10_000_000 | 0o2_000_000;
 /// the next thing that happens may be hostile.
 pub(crate) fn confine(plan: &Plan<'_>) -> Sys<()> {
     // 1. No descriptor of the launcher's survives.
-    sys::close_range_from(plan.setup_socket.cast_unsigned() + 1)?;
+    let mut next = plan.setup_socket.cast_unsigned() + 1;
+    for kept in plan.kept {
+        let kept = kept.cast_unsigned();
+        if kept > next {
+            sys::close_range(next, kept - 1)?;
+        }
+        next = next.max(kept + 1);
+    }
+    sys::close_range(next, u32::MAX)?;
     // 2. The bounding set, while CAP_SETPCAP is still there: after the ids it would silently stay.
     let spared = plan.spared;
     if spared.linux_caps {

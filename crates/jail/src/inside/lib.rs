@@ -1,7 +1,7 @@
 //! The code that is loaded into an interpreter: plain C symbols for Python's `ctypes`, a Node addon
 //! for `process.dlopen`.
 //!
-//! `build.rs` compiles this file, and only this file and its two neighbours, as a `no_std` cdylib
+//! `build.rs` compiles this file, and only what is in this folder, as a `no_std` cdylib
 //! with the compiler that builds everything else, and embeds the result. It links to nothing: what
 //! it needs of Node is found with `dlsym` in the process that loads it.
 #![no_std]
@@ -10,6 +10,8 @@
 mod allowed;
 mod confine;
 mod fork_calls;
+#[cfg(target_arch = "x86_64")]
+mod node;
 mod order;
 mod python;
 #[expect(dead_code, reason = "the launcher uses the rest of it")]
@@ -79,7 +81,7 @@ pub extern "C" fn node_api_module_get_api_version_v1() -> i32 {
     8
 }
 
-/// The addon's entry: gives `exports` the property `abi`.
+/// The addon's entry: gives `exports` the property `abi`, and `serve` where forks are known to work.
 ///
 /// # Safety
 /// Called by Node with a live environment and exports object.
@@ -95,13 +97,15 @@ pub unsafe extern "C" fn napi_register_module_v1(
     };
     let mut value = core::ptr::null_mut();
     // SAFETY: these are Node-API's documented signatures of the two symbols, and Node vouches for
-    // `environment` and `exports` while this function runs.
+    // `environment` and `exports` while this function runs, which `export` asks for too.
     unsafe {
         let create = core::mem::transmute::<*mut c_void, CreateUint32>(create);
         let set = core::mem::transmute::<*mut c_void, SetNamedProperty>(set);
         if create(environment, ABI, &mut value) == 0 {
             set(environment, exports, c"abi".as_ptr(), value);
         }
+        #[cfg(target_arch = "x86_64")]
+        node::napi::export(environment, exports, dlsym_of, node::serve);
     }
     exports
 }

@@ -19,7 +19,8 @@ impl Python {
     /// Finds them.
     pub(crate) fn find() -> Sys<Self> {
         let hook = |name| {
-            let address = dlsym_of(name).ok_or(Fault { call: "find Python's fork hooks", errno: 2 })?;
+            let address =
+                dlsym_of(name).ok_or(Fault { call: "find Python's fork hooks", errno: 2 })?;
             // SAFETY: these three are documented as `void name(void)`.
             Ok(unsafe { core::mem::transmute::<*mut core::ffi::c_void, Hook>(address) })
         };
@@ -32,7 +33,9 @@ impl Python {
 }
 
 impl Interpreter for Python {
-    const THREADS: u32 = 1;
+    fn threads(&self) -> u32 {
+        1
+    }
 
     fn before(&mut self) -> Sys<()> {
         // SAFETY: called with the interpreter's lock, by the only thread, before a fork.
@@ -48,6 +51,14 @@ impl Interpreter for Python {
     fn after_in_worker(&mut self) -> Sys<()> {
         // SAFETY: as above, in the child.
         unsafe { (self.after_in_child)() };
+        Ok(())
+    }
+
+    fn after_join(&mut self) -> Sys<&'static [i32]> {
+        Ok(&[])
+    }
+
+    fn after_confine(&mut self) -> Sys<()> {
         Ok(())
     }
 }

@@ -165,10 +165,15 @@ pub(crate) fn close(descriptor: i32) -> Sys<()> {
 
 /// Closes every descriptor from `first` on.
 pub(crate) fn close_range_from(first: u32) -> Sys<()> {
+    close_range(first, u32::MAX)
+}
+
+/// Closes every descriptor from `first` to `last`.
+pub(crate) fn close_range(first: u32, last: u32) -> Sys<()> {
     // SAFETY: no pointers. Used only in a child that will exec, or in a worker before user code:
     // no owner of the closed descriptors ever runs again in this process.
     check("close_range", unsafe {
-        syscall(CLOSE_RANGE, [first as usize, u32::MAX as usize, 0, 0, 0, 0])
+        syscall(CLOSE_RANGE, [first as usize, last as usize, 0, 0, 0, 0])
     })
     .map(drop)
 }
@@ -554,20 +559,29 @@ pub struct Instruction {
 
 /// Installs a seccomp filter and returns the descriptor of its notifications.
 pub(crate) fn seccomp_with_listener(filter: &[Instruction]) -> Sys<i32> {
+    const NEW_LISTENER: usize = 1 << 3;
+    seccomp(filter, NEW_LISTENER)
+}
+
+/// Installs a seccomp filter that notifies nobody.
+pub(crate) fn seccomp_alone(filter: &[Instruction]) -> Sys<()> {
+    seccomp(filter, 0).map(drop)
+}
+
+fn seccomp(filter: &[Instruction], flags: usize) -> Sys<i32> {
     #[repr(C)]
     struct Program {
         len: u16,
         filter: *const Instruction,
     }
     const SET_MODE_FILTER: usize = 1;
-    const NEW_LISTENER: usize = 1 << 3;
     let Ok(len) = u16::try_from(filter.len()) else {
         return Err(Fault { call: "seccomp", errno: 22 });
     };
     let program = Program { len, filter: filter.as_ptr() };
     // SAFETY: `program` is a whole sock_fprog that points at `len` instructions; all only read.
     check("seccomp", unsafe {
-        syscall(SECCOMP, [SET_MODE_FILTER, NEW_LISTENER, &raw const program as usize, 0, 0, 0])
+        syscall(SECCOMP, [SET_MODE_FILTER, flags, &raw const program as usize, 0, 0, 0])
     })
     .map(as_int)
 }

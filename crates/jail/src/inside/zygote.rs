@@ -10,28 +10,29 @@ use core::mem::size_of;
 use super::{
     allowed::{path_rules, resource_limits},
     confine::{Plan, Spared, confine},
+    fork_calls::{self, MOST_RECEIVED},
     order::{
         CELL, CHANNELS, CONTROL_FD, FAILED, FIXED, FORKED, MOST_INSTRUCTIONS, Order, SETUP,
         STARTED, Terms, UNFORKED,
     },
-    fork_calls::{self, MOST_RECEIVED},
     sys::{self, Fault, Instruction, Sys},
 };
 
 /// What an interpreter wants to be called around a fork.
 pub(crate) trait Interpreter {
     /// How many threads it has.
-    const THREADS: u32;
+    fn threads(&self) -> u32;
     /// In the zygote, before each fork.
     fn before(&mut self) -> Sys<()>;
     /// In the zygote, after each.
     fn after_in_zygote(&mut self);
     /// In the worker, first thing.
     fn after_in_worker(&mut self) -> Sys<()>;
-}
-
-fn threads_of<I: Interpreter>(_: &I) -> u32 {
-    I::THREADS
+    /// In the worker, which has joined its cell and has every right yet. Gives the descriptors above
+    /// the setup socket that are the interpreter's own, ascending; no other is left.
+    fn after_join(&mut self) -> Sys<&'static [i32]>;
+    /// In the worker, confined, last thing.
+    fn after_confine(&mut self) -> Sys<()>;
 }
 
 /// Why [`serve`] has returned.
@@ -74,7 +75,8 @@ pub(crate) fn serve(interpreter: &mut impl Interpreter) -> Sys<Returned> {
     sys::write(CONTROL_FD, &[STARTED])?;
     loop {
         let mut order = Order::default();
-        let (length, count) = fork_calls::receive(CONTROL_FD, bytes_of(&mut order), &mut descriptors)?;
+        let (length, count) =
+            fork_calls::receive(CONTROL_FD, bytes_of(&mut order), &mut descriptors)?;
         if length == 0 {
             return Ok(Returned::Dismissed);
         }
@@ -88,13 +90,16 @@ pub(crate) fn serve(interpreter: &mut impl Interpreter) -> Sys<Returned> {
                 let filter = &inbox.filter[..instructions];
                 let confined = interpreter
                     .after_in_worker()
-                    .and_then(|()| become_worker(&inbox.terms, &order, filter, given));
+                    .and_then(|()| become_worker(interpreter, &inbox.terms, &order, filter, given));
                 if let Err(fault) = confined {
                     complain(given[SETUP], fault);
                     complain(SETUP_FD, fault);
                     sys::exit(127);
                 }
                 fork_calls::set_robust_list(own.robust_list)?;
+                if interpreter.after_confine().is_err() {
+                    sys::exit(127);
+                }
                 return Ok(Returned::Worker);
             }
             Ok(false) => {}
@@ -133,13 +138,8 @@ impl Own {
 }
 
 /// Forks: `true` in the worker. After an error the zygote is no good any more.
-fn fork(
-    interpreter: &mut impl Interpreter,
-    own: &Own,
-    order: &Order,
-    given: &[i32],
-) -> Sys<bool> {
-    if fork_calls::threads()? != threads_of(interpreter) {
+fn fork(interpreter: &mut impl Interpreter, own: &Own, order: &Order, given: &[i32]) -> Sys<bool> {
+    if fork_calls::threads()? != interpreter.threads() {
         return Err(Fault { call: "fork: another thread appeared", errno: EBUSY });
     }
     let group = (order.into_group != 0).then(|| given[given.len() - 1]);
@@ -164,6 +164,7 @@ fn fork(
 
 /// Joins the cell, lays out the descriptors, and gives everything else away.
 fn become_worker(
+    interpreter: &mut impl Interpreter,
     terms: &Terms,
     order: &Order,
     filter: &[Instruction],
@@ -186,6 +187,7 @@ fn become_worker(
         sys::dup_to(*copy, target)?;
     }
     sys::dup_to(copies[SETUP], SETUP_FD)?;
+    let kept = interpreter.after_join()?;
     let limits = resource_limits(order.processes, order.disk, &terms.hard_limits);
     confine(&Plan {
         id: order.program,
@@ -197,6 +199,7 @@ fn become_worker(
         landlock_rules: &path_rules(),
         filter,
         setup_socket: SETUP_FD,
+        kept,
         dumpable: true,
         spared: Spared::default(),
     })

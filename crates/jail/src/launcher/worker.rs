@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Where a worker keeps its setup socket, above the program's four descriptors.
-const SETUP_FD: i32 = 4;
+pub(super) const SETUP_FD: i32 = 4;
 /// How much sooner than others the kernel ends a program when the whole machine runs out of memory.
 pub(super) const OOM_SCORE: &str = "500";
 /// The namespaces of the cell that are joined by its first process's pidfd.
@@ -134,6 +134,7 @@ fn confine_by(recipe: &Recipe<'_>) -> Jail<()> {
         landlock_rules: &path_rules,
         filter: &recipe.rules.filter,
         setup_socket: SETUP_FD,
+        kept: &[],
         dumpable: false,
         spared: recipe.without.spared(),
     })?;

@@ -154,8 +154,28 @@ fn prepare(birth: &Birth<'_>) -> Jail<()> {
         sys::dup_to(null.as_raw_fd(), target)?;
     }
     sys::dup_to(control.as_raw_fd(), CONTROL_FD)?;
-    Ok(sys::close_on_exec_from(CONTROL_FD.cast_unsigned() + 1)?)
+    // Nothing of the interpreter's own is where a worker has its setup socket.
+    sys::dup_to(null.as_raw_fd(), worker::SETUP_FD)?;
+    sys::close_on_exec_from(worker::SETUP_FD.cast_unsigned() + 1)?;
+    Ok(sys::seccomp_alone(&NO_RINGS)?)
 }
+
+/// `io_uring_setup` is unknown: a ring is memory that a fork shares. Programs do not have it either.
+const NO_RINGS: [sys::Instruction; 4] = {
+    const IO_URING_SETUP: u32 = 425;
+    const ENOSYS: u32 = 38;
+    const LOAD: u16 = 0x20;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    const ERRNO: u32 = 0x0005_0000;
+    const ALLOW: u32 = 0x7fff_0000;
+    [
+        sys::Instruction { code: LOAD, jt: 0, jf: 0, k: 0 },
+        sys::Instruction { code: JUMP_IF_EQUAL, jt: 0, jf: 1, k: IO_URING_SETUP },
+        sys::Instruction { code: RETURN, jt: 0, jf: 0, k: ERRNO | ENOSYS },
+        sys::Instruction { code: RETURN, jt: 0, jf: 0, k: ALLOW },
+    ]
+};
 
 /// What a zygote's root is made of: that of a cell, for root and without a way out.
 pub(super) fn root_of<'a>(
