@@ -30,8 +30,11 @@ use crate::{
     provider::{Connected, Needs, Prepared, Slots, catalogue},
 };
 
-/// Two threads: requests are parsed and events are moved here; programs run elsewhere.
-const WORKERS: usize = 2;
+/// Requests are parsed and events are moved by few threads: each word from one to the other is a wait
+/// for a CPU. Programs run elsewhere, and where there are two CPUs they have the other.
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |cpus| (cpus.get() / 2).clamp(1, 4))
+}
 
 /// Descriptors of one sandbox: four pipes and the listener, and an artifact that is being read.
 const OF_A_SANDBOX: usize = 6;
@@ -69,7 +72,7 @@ pub(crate) fn serve(layers: &Layers) -> Result<ExitCode, Failure> {
         ..server_config
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKERS)
+        .worker_threads(workers())
         .enable_all()
         .build()
         .map_err(|error| Failure::platform(format!("failed to start the runtime: {error}")))?;

@@ -3,6 +3,7 @@
 use std::{
     fs,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    rc::Rc,
 };
 
 use rustix::{
@@ -18,19 +19,29 @@ use crate::{
 
 const PERIOD_US: u64 = 100_000;
 
+/// The base group in one hierarchy, and what it controls.
+#[derive(Debug)]
+struct Base {
+    controllers: Vec<String>,
+    directory: OwnedFd,
+}
+
 /// The launcher's hold on the base groups.
 #[derive(Debug)]
 pub(crate) struct Meters {
     version: u32,
-    bases: Vec<(Vec<String>, OwnedFd)>,
+    bases: Rc<[Base]>,
 }
 
-/// The group of one run.
+/// The group of one run. Its files are named from the bases on: many groups wait to be used.
 #[derive(Debug)]
 pub(crate) struct Group {
     name: String,
-    /// Controllers, directory, and the file through which a process joins.
-    parts: Vec<(Vec<String>, OwnedFd, Option<OwnedFd>)>,
+    bases: Rc<[Base]>,
+    /// v1: the files through which a process joins, until the worker has.
+    tasks: Vec<OwnedFd>,
+    /// v2: the directory that a process is born into.
+    directory: Option<OwnedFd>,
     /// Its counters, open: reading them once more is all that an answer waits for.
     counters: Vec<(&'static str, OwnedFd)>,
     cpu_at_lease: u64,
@@ -58,8 +69,11 @@ impl Meters {
             .controllers
             .into_iter()
             .zip(first..)
-            // SAFETY: the caller vouches that each is open and ours alone.
-            .map(|(controllers, fd)| (controllers, unsafe { OwnedFd::from_raw_fd(fd) }))
+            .map(|(controllers, fd)| Base {
+                controllers,
+                // SAFETY: the caller vouches that each is open and ours alone.
+                directory: unsafe { OwnedFd::from_raw_fd(fd) },
+            })
             .collect();
         Self { version: layout.version, bases }
     }
@@ -71,22 +85,29 @@ impl Meters {
 
     /// Whether a controller's limits are in force.
     pub(crate) fn has(&self, controller: &str) -> bool {
-        self.bases.iter().any(|(have, _)| have.iter().any(|name| name == controller))
+        self.bases.iter().any(|base| base.has(controller))
     }
 
     /// Whether memory that is swapped out counts; where nothing can be swapped out, it does.
     pub(crate) fn counts_swap(&self) -> bool {
         let files = ["memory.memsw.limit_in_bytes", "memory.swap.max"];
         let knob =
-            |base: &OwnedFd| files.iter().any(|file| open_at(base, file, OFlags::RDONLY).is_ok());
+            |at: &OwnedFd| files.iter().any(|file| open_at(at, file, OFlags::RDONLY).is_ok());
         let swaps =
             fs::read_to_string("/proc/swaps").map_or(0, |text| text.lines().skip(1).count());
-        swaps == 0 || self.bases.iter().any(|(_, base)| knob(base))
+        swaps == 0 || self.bases.iter().any(|base| knob(&base.directory))
     }
 
     /// Makes the group of a run, still without limits.
     pub(crate) fn create(&self, name: String) -> Jail<Group> {
-        let mut group = Group { name, parts: Vec::new(), counters: Vec::new(), cpu_at_lease: 0 };
+        let mut group = Group {
+            name,
+            bases: Rc::clone(&self.bases),
+            tasks: Vec::new(),
+            directory: None,
+            counters: Vec::new(),
+            cpu_at_lease: 0,
+        };
         let made = self.make(&mut group);
         if made.is_err() {
             // No process is in it, so that nothing keeps it.
@@ -96,19 +117,17 @@ impl Meters {
     }
 
     fn make(&self, group: &mut Group) -> Jail<()> {
-        for (controllers, base) in &self.bases {
-            mkdirat(base, group.name.as_str(), Mode::from_raw_mode(0o755))
+        for base in self.bases.iter() {
+            mkdirat(&base.directory, group.name.as_str(), Mode::from_raw_mode(0o755))
                 .step("make the control group of a run")?;
-            let directory = open_at(base, &group.name, OFlags::RDONLY | OFlags::DIRECTORY)
-                .step("open the control group of a run")?;
-            let tasks = match self.version {
-                1 => Some(
-                    open_at(&directory, "tasks", OFlags::WRONLY)
-                        .step("open the tasks of a control group")?,
-                ),
-                _ => None,
-            };
-            group.parts.push((controllers.clone(), directory, tasks));
+            if self.version == 1 {
+                let tasks = group.open_in(base, "tasks", OFlags::WRONLY);
+                group.tasks.push(tasks.step("open the tasks of a control group")?);
+            } else {
+                let directory =
+                    open_at(&base.directory, &group.name, OFlags::RDONLY | OFlags::DIRECTORY);
+                group.directory = Some(directory.step("open the control group of a run")?);
+            }
         }
         Ok(())
     }
@@ -118,28 +137,28 @@ impl Meters {
         let quota = u64::from(limits.millicpus) * PERIOD_US / 1000;
         // One more than the program's: the cell's first process.
         let processes = limits.processes.saturating_add(1);
-        for (controllers, directory, _) in &group.parts {
-            let has = |name: &str| controllers.iter().any(|have| have == name);
+        for base in self.bases.iter() {
+            let write = |file, value: &dyn std::fmt::Display| group.write_in(base, file, value);
             if self.version == 2 {
-                write_at(directory, "memory.max", limits.memory)?;
-                optional(write_at(directory, "memory.swap.max", 0))?;
-                optional(write_at(directory, "memory.oom.group", 1))?;
-                write_at(directory, "pids.max", processes)?;
-                if has("cpu") {
-                    write_at(directory, "cpu.max", format_args!("{quota} {PERIOD_US}"))?;
+                write("memory.max", &limits.memory)?;
+                optional(write("memory.swap.max", &0))?;
+                optional(write("memory.oom.group", &1))?;
+                write("pids.max", &processes)?;
+                if base.has("cpu") {
+                    write("cpu.max", &format_args!("{quota} {PERIOD_US}"))?;
                 }
                 continue;
             }
-            if has("memory") {
-                write_at(directory, "memory.limit_in_bytes", limits.memory)?;
-                optional(write_at(directory, "memory.memsw.limit_in_bytes", limits.memory))?;
+            if base.has("memory") {
+                write("memory.limit_in_bytes", &limits.memory)?;
+                optional(write("memory.memsw.limit_in_bytes", &limits.memory))?;
             }
-            if has("pids") {
-                write_at(directory, "pids.max", processes)?;
+            if base.has("pids") {
+                write("pids.max", &processes)?;
             }
-            if has("cpu") {
+            if base.has("cpu") {
                 // The period is the kernel's default.
-                optional(write_at(directory, "cpu.cfs_quota_us", quota))?;
+                optional(write("cpu.cfs_quota_us", &quota))?;
             }
         }
         Ok(())
@@ -147,34 +166,48 @@ impl Meters {
 
     /// Removes the group of a run: `false` while a process is still leaving it.
     pub(crate) fn remove(&self, group: &Group) -> bool {
-        self.bases.iter().all(|(_, base)| {
-            !matches!(unlinkat(base, group.name.as_str(), AtFlags::REMOVEDIR), Err(Errno::BUSY))
+        self.bases.iter().all(|base| {
+            let removed = unlinkat(&base.directory, group.name.as_str(), AtFlags::REMOVEDIR);
+            !matches!(removed, Err(Errno::BUSY))
         })
+    }
+}
+
+impl Base {
+    fn has(&self, controller: &str) -> bool {
+        self.controllers.iter().any(|have| have == controller)
     }
 }
 
 impl Group {
     /// The descriptor for CLONE_INTO_CGROUP.
     pub(crate) fn clone_into(&self) -> Option<i32> {
-        self.directory_to_be_born_in().map(|fd| fd.as_raw_fd())
+        self.directory.as_ref().map(AsRawFd::as_raw_fd)
     }
 
     /// The same, to hand on.
     pub(crate) fn directory_to_be_born_in(&self) -> Option<BorrowedFd<'_>> {
-        self.parts.iter().find(|(_, _, tasks)| tasks.is_none()).map(|(_, fd, _)| fd.as_fd())
+        self.directory.as_ref().map(AsFd::as_fd)
     }
 
     /// The files into which a process of v1 writes `0` to join.
     pub(crate) fn joins(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.parts.iter().filter_map(|(_, _, tasks)| tasks.as_ref().map(AsFd::as_fd))
+        self.tasks.iter().map(AsFd::as_fd)
+    }
+
+    /// Nobody joins any more from outside.
+    pub(crate) fn settle(&mut self) {
+        self.tasks.clear();
     }
 
     /// Kills every process in the group at once, also one that is about to be born. v2 only: on v1
     /// the end of the cell's first process has to take the others along.
     pub(crate) fn kill(&self) {
-        for (_, directory, _) in self.parts.iter().filter(|(_, _, tasks)| tasks.is_none()) {
-            // Kernels before 5.14 have no such file.
-            let _ = write_at(directory, "cgroup.kill", 1);
+        if self.directory.is_some() {
+            for base in self.bases.iter() {
+                // Kernels before 5.14 have no such file.
+                let _ = self.write_in(base, "cgroup.kill", &1);
+            }
         }
     }
 
@@ -237,28 +270,29 @@ impl Group {
         std::str::from_utf8(&buffer[..length]).ok().map(str::to_owned)
     }
 
+    /// Opens one of its files, in whichever hierarchy has it.
     fn open(&self, file: &str) -> Option<OwnedFd> {
         let controller = file.split('.').next()?;
-        let (_, directory, _) = self
-            .parts
-            .iter()
-            // A group of v2 is one directory, and has the CPU's statistics without its controller.
-            .find(|(controllers, _, tasks)| {
-                tasks.is_none() || controllers.iter().any(|name| name == controller)
-            })?;
-        open_at(directory, file, OFlags::RDONLY).ok()
+        // A group of v2 is one directory, and has the CPU's statistics without its controller.
+        let base =
+            self.bases.iter().find(|base| self.directory.is_some() || base.has(controller))?;
+        self.open_in(base, file, OFlags::RDONLY).ok()
+    }
+
+    fn open_in(&self, base: &Base, file: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+        open_at(&base.directory, &format!("{}/{file}", self.name), flags)
+    }
+
+    fn write_in(&self, base: &Base, file: &'static str, value: &dyn std::fmt::Display) -> Jail<()> {
+        self.open_in(base, file, OFlags::WRONLY)
+            .and_then(|fd| rustix::io::write(fd, value.to_string().as_bytes()))
+            .map(drop)
+            .step(file)
     }
 }
 
 fn open_at(directory: impl AsFd, name: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
     openat(directory, name, flags | OFlags::CLOEXEC, Mode::empty())
-}
-
-fn write_at(directory: &OwnedFd, name: &'static str, value: impl std::fmt::Display) -> Jail<()> {
-    open_at(directory, name, OFlags::WRONLY)
-        .and_then(|fd| rustix::io::write(fd, value.to_string().as_bytes()))
-        .map(drop)
-        .step(name)
 }
 
 /// A knob that not every kernel has.

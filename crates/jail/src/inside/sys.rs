@@ -224,6 +224,53 @@ pub(crate) unsafe fn execve(
     }
 }
 
+/// Lets go of all memory beneath the stack's end and waits to be killed: what the process holds no
+/// longer, nobody waits for when it is. Signals without a handler do not end a pid 1.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn wait_without_memory() -> ! {
+    // SAFETY: madvise(MADV_DONTNEED) of everything up to the stack pointer. What is private is gone
+    // afterwards and what is a file's is read again when it is needed, which is this code alone: it
+    // uses registers only, and never returns. Where a mapping refuses, those behind it stay.
+    unsafe {
+        asm!(
+            "mov rsi, rsp",
+            "and rsi, -4096",
+            "sub rsi, rdi",
+            "syscall",
+            "2:",
+            "mov eax, 34",
+            "syscall",
+            "jmp 2b",
+            in("rax") 28, in("rdi") 0x1_0000, in("rdx") 4,
+            options(noreturn),
+        );
+    }
+}
+
+/// See the other architecture's twin.
+#[cfg(target_arch = "aarch64")]
+pub(crate) fn wait_without_memory() -> ! {
+    // SAFETY: as there. It waits in ppoll of nothing, for ever.
+    unsafe {
+        asm!(
+            "mov x1, sp",
+            "and x1, x1, #~0xffff",
+            "sub x1, x1, x0",
+            "svc 0",
+            "2:",
+            "mov x8, #73",
+            "mov x0, #0",
+            "mov x1, #0",
+            "mov x2, #0",
+            "mov x3, #0",
+            "svc 0",
+            "b 2b",
+            in("x8") 233, in("x0") 0x1_0000, in("x2") 4,
+            options(noreturn),
+        );
+    }
+}
+
 /// Leaves the process at once.
 pub(crate) fn exit(code: i32) -> ! {
     loop {

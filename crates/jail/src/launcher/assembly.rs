@@ -315,6 +315,9 @@ impl Launcher {
     fn hand_over(&mut self, index: usize) {
         let Some(slot) = self.slots[index].as_mut() else { return };
         slot.state = State::Prepared;
+        if let Some(group) = &mut slot.group {
+            group.settle();
+        }
         let pipes = std::mem::take(&mut slot.pipes);
         let cell_ready = slot.cell_ready.unwrap_or(slot.born);
         let report = Report::Prepared {

@@ -17,7 +17,6 @@ use std::{
 
 use ampoule_core::NetworkPolicy;
 use rustix::{
-    event::pause,
     fs::{Mode, OFlags, open, openat},
     io::Errno,
     mount::{MountFlags, mount, mount_bind, mount_bind_recursive},
@@ -90,16 +89,10 @@ const TMP_INODES: u32 = 8_192;
 const SHM_INODES: u32 = 256;
 
 /// Per-namespace quotas. The kernel charges a user's inotify instances and namespaces up the chain
-/// of creators, so that without these one run uses up another's.
-const QUOTAS: [(&CStr, &[u8]); 10] = [
-    (c"max_cgroup_namespaces", b"0"),
-    (c"max_ipc_namespaces", b"0"),
-    (c"max_mnt_namespaces", b"0"),
-    (c"max_net_namespaces", b"0"),
-    (c"max_pid_namespaces", b"0"),
-    (c"max_time_namespaces", b"0"),
+/// of creators, so that without these one run uses up another's. Every kind of namespace but the
+/// user's takes a capability that nobody in the cell has, or can get without one of these.
+const QUOTAS: [(&CStr, &[u8]); 3] = [
     (c"max_user_namespaces", b"0"),
-    (c"max_uts_namespaces", b"0"),
     (c"max_inotify_instances", b"16"),
     (c"max_inotify_watches", b"1024"),
 ];
@@ -122,9 +115,7 @@ pub(super) fn run(recipe: &Recipe<'_>, setup: &OwnedFd) -> ! {
         super::send_error(setup, &error);
         sys::exit(1);
     }
-    loop {
-        pause();
-    }
+    sys::wait_without_memory()
 }
 
 /// Joins the control groups and lets go of every descriptor of the launcher's: the pipe ends of
@@ -148,7 +139,6 @@ fn build(recipe: &Recipe<'_>, setup: BorrowedFd<'_>) -> Jail<()> {
     // The launcher writes our id maps first.
     rustix::io::read(setup, &mut gate).step("wait for the id maps")?;
     let _ = set_name(c"ampoule-cell");
-    sys::reset_signals()?;
     // Orphans of the program become our children; ignoring their ends reaps them.
     sys::ignore_signal(17)?;
     if let Some(first) = recipe.ids.first {

@@ -82,6 +82,8 @@ struct Launcher {
     slots: Vec<Option<Slot>>,
     /// Messages that the manager's socket had no room for.
     outbox: VecDeque<([u8; MESSAGE_LEN], Vec<OwnedFd>)>,
+    /// Whether the event queue tells of room.
+    outbox_waits: bool,
     /// Counts runs, so that no two groups share a name.
     runs: u64,
     /// Before this the watch does not look again.
@@ -219,6 +221,7 @@ impl Launcher {
                 own_devices: start.own_devices,
                 slots,
                 outbox: VecDeque::new(),
+                outbox_waits: false,
                 runs: 0,
                 watch_after: Instant::now(),
                 without,
@@ -341,8 +344,13 @@ impl Launcher {
                 }
             }
         }
+        let waits = !self.outbox.is_empty();
+        if waits == self.outbox_waits {
+            return;
+        }
+        self.outbox_waits = waits;
         let mut wanted = epoll::EventFlags::IN;
-        if !self.outbox.is_empty() {
+        if waits {
             wanted |= epoll::EventFlags::OUT;
         }
         let data = epoll::EventData::new_u64(SOCKET_TOKEN);
@@ -449,6 +457,8 @@ impl Launcher {
             forget(&self.epoll, &mut slot.worker);
             let unfinished = slot.state == State::Confining;
             slot.kill();
+            // While the first process ends there is time to count.
+            slot.count_early();
             if unfinished {
                 self.fail(index, "confine a worker: it ended early");
                 return;
@@ -478,7 +488,7 @@ impl Launcher {
             slot: number,
             status: slot.status,
             stopped: slot.stopped,
-            counters: slot.count(),
+            counters: slot.counted.take().unwrap_or_else(|| slot.count()),
         };
         self.tell(&report, Vec::new());
         self.collect(number);

@@ -148,6 +148,8 @@ pub(super) struct Slot {
     /// Who counts where no control group does.
     pub(super) watched: Option<Watched>,
     pub(super) lease: Option<Lease>,
+    /// What was counted already, and is final.
+    pub(super) counted: Option<Counters>,
     pub(super) status: WaitStatus,
     pub(super) stopped: Option<StopReason>,
     pub(super) born: Instant,
@@ -182,6 +184,7 @@ impl Slot {
             group: None,
             watched: None,
             lease: None,
+            counted: None,
             status: WaitStatus::Unknown,
             stopped: None,
             born: Instant::now(),
@@ -273,6 +276,12 @@ impl Slot {
         let Lease { deadline, cpu, .. } = self.lease.filter(|_| self.state == State::Leased)?;
         let wall = deadline.saturating_duration_since(now);
         Some(if cpu.is_some() { wall.min(super::TICK) } else { wall })
+    }
+
+    /// Counts as soon as the worker has ended, if it was alone: nobody else can add to it.
+    pub(super) fn count_early(&mut self) {
+        let counters = self.count();
+        self.counted = Some(counters).filter(|counters| counters.processes_peak == Some(1));
     }
 
     /// What the kernel counted for this run.
