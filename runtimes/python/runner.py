@@ -502,7 +502,7 @@ def runner():
             if file_identity(3) == result_pipe:
                 write_all(3, len(body).to_bytes(4, "little") + body)
                 # Whoever reads it ends all of us: sooner than this process could end by itself.
-                return sleep(1)
+                return sleep(0.1)
         except BaseException:
             pass
         complain("ampoule: the program closed the result channel\n")
