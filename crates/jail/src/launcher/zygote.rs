@@ -41,7 +41,10 @@ pub(super) enum Phase {
     /// It takes orders.
     Ready,
     /// It takes none any more and ends.
-    Dismissed,
+    Dismissed {
+        /// Since then; one that does not is ended by force.
+        since: Instant,
+    },
 }
 
 /// A zygote, alive until its process is reaped.
@@ -52,8 +55,12 @@ pub(super) struct Zygote {
     pub(super) control: Option<OwnedFd>,
     pub(super) phase: Phase,
     pub(super) born: Instant,
-    /// Workers that it has forked.
+    /// Workers that it was asked for.
     pub(super) forks: u32,
+    /// Of these, so many that it has not answered yet.
+    pub(super) orders: u32,
+    /// Whether it has ever forked one.
+    pub(super) proven: bool,
     /// Resident pages when it was ready, and now and then.
     pub(super) pages: u64,
     /// What it said before it ended.
@@ -63,7 +70,8 @@ pub(super) struct Zygote {
 impl Zygote {
     /// Has it end: by itself if it waits for orders, and by force if it hangs.
     pub(super) fn dismiss(&mut self, force: bool) {
-        self.phase = Phase::Dismissed;
+        // By force it ends whatever it does, and once more after a while does no harm.
+        self.phase = Phase::Dismissed { since: Instant::now() };
         self.control = None;
         if force {
             let _ = pidfd_send_signal(&self.process.pidfd, Signal::KILL);
@@ -107,6 +115,8 @@ pub(super) fn start(birth: &Birth<'_>, control: OwnedFd, terms: &[u8]) -> Jail<Z
         phase: Phase::Starting,
         born: Instant::now(),
         forks: 0,
+        orders: 0,
+        proven: false,
         pages: 0,
         last_words: None,
     };

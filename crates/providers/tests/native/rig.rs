@@ -60,7 +60,7 @@ impl Rig {
             allow_missing: vec![Layer::Cgroup],
             network: NetworkConfig::default(),
             probes,
-            warm: Warm { zygotes: true, cells: 1, disk: 100 << 20 },
+            warm: Warm { zygotes: true, cells: 1, disk: 100 << 20, ..Warm::default() },
         };
         let keeper = Native::spawn(&config).unwrap();
         let runtime = Runtime::new().unwrap();
