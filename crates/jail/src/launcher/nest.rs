@@ -203,8 +203,8 @@ impl Launcher {
                 Offer::Soon
             }
             Some(Zygote { phase: Phase::Ready, .. }) => Offer::Ready(current),
-            // Where the last one has failed nobody waits for the next.
-            Some(_) if !has_failed => Offer::Soon,
+            // Nobody waits for one that is slow, or that follows one that has failed.
+            Some(zygote) if !has_failed && now < zygote.born + WAIT_DEADLINE => Offer::Soon,
             _ => Offer::Nothing,
         }
     }
@@ -417,6 +417,7 @@ impl Launcher {
         let Some(zygote) = self.nests.zygotes.get_mut(place).and_then(Option::take) else { return };
         let _ = epoll::delete(&self.epoll, &zygote.process.pidfd);
         let mut unasked = false;
+        let mut again = None;
         if let Some(at) = self
             .nests
             .nests
@@ -431,6 +432,7 @@ impl Launcher {
                 nest.current = nest.next.take();
             }
             let text = zygote.last_words.unwrap_or_else(|| "it ended".to_owned());
+            again = Some((nest.template, nest.kind)).filter(|_| nest.group == 0);
             self.note_failure(at, &text);
         }
         let mut lost = Vec::new();
@@ -454,6 +456,10 @@ impl Launcher {
         self.nests.strangers = Some(Instant::now() + SETUP_DEADLINE);
         for index in lost {
             self.after_lost_order(index);
+        }
+        if let Some((template, kind)) = again {
+            // The first group's are there before they are asked for.
+            let _ = self.ask(template, kind, 0);
         }
         if unasked {
             self.serve_waiting();
