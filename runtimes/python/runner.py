@@ -640,7 +640,7 @@ def runner():
     def remember_pipes():
         """Has the streams find pipes: they keep what they found, which in a zygote is a device."""
         pipe = posix.pipe()
-        for number, stream in enumerate((sys.stdin, sys.stdout, sys.stderr)):
+        for number, stream in (0, sys.stdin), (1, sys.stdout), (2, sys.stderr):
             kept = posix.dup(number)
             duplicate(pipe[number > 0], number)
             raw = _io.FileIO(number, "wb" if number else "rb", closefd=False)
