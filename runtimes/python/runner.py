@@ -610,10 +610,10 @@ def runner():
 
     def become_zygote(library, modules):
         """Imports ahead and serves the launcher's orders; returns in a worker."""
-        import _ctypes
-
         for name in modules:
             import_module(name)
+        knows_ctypes = "_ctypes" in system["modules"]
+        import _ctypes
 
         class Result(_ctypes._SimpleCData):
             _type_ = "i"
@@ -631,11 +631,35 @@ def runner():
         for _ in range(8):
             for _ in rehearsal():
                 pass
+        remember_pipes()
+        if not knows_ctypes:
+            del system["modules"]["_ctypes"]
         gc.collect()
         gc.freeze()
         if serve() != 0:
             leave(0)
         reseed()
+
+    def remember_pipes():
+        """Has the streams find pipes: they keep what they found, which in a zygote is a device."""
+        pipe = posix.pipe()
+        for number, stream in (0, sys.stdin), (1, sys.stdout), (2, sys.stderr):
+            kept = posix.dup(number)
+            duplicate(pipe[number > 0], number)
+            raw = _io.FileIO(number, "wb" if number else "rb", closefd=False)
+            raw.name = stream.name
+            stream.__init__(
+                raw if number else _io.BufferedReader(raw),
+                encoding=stream.encoding,
+                errors=stream.errors,
+                newline="\n",
+                line_buffering=stream.line_buffering,
+                write_through=stream.write_through,
+            )
+            duplicate(kept, number)
+            close(kept)
+        for end in pipe:
+            close(end)
 
     def reseed():
         """Gives a worker random numbers of its own; Python's own module sees to itself."""

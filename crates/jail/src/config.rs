@@ -1,6 +1,6 @@
 //! What the manager tells the launcher once, at its start.
 
-use std::{ops::RangeInclusive, path::PathBuf};
+use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use ampoule_core::Layer;
 use serde::{Deserialize, Serialize};
@@ -32,7 +32,7 @@ pub struct LauncherConfig {
 }
 
 /// What a launcher keeps warm.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Warm {
     /// Whether there are zygotes.
     pub zygotes: bool,
@@ -40,6 +40,23 @@ pub struct Warm {
     pub cells: u32,
     /// Bytes of their working directory.
     pub disk: u64,
+    /// After so many workers a zygote is replaced: what repeats among them repeats no longer.
+    pub most_forks: u32,
+    /// And at this age.
+    pub most_age: Duration,
+}
+
+/// Nothing; but whoever adds zygotes need not say when they are replaced.
+impl Default for Warm {
+    fn default() -> Self {
+        Self {
+            zygotes: false,
+            cells: 0,
+            disk: 0,
+            most_forks: 5000,
+            most_age: Duration::from_secs(15 * 60),
+        }
+    }
 }
 
 /// What the network policy `open` is held with.

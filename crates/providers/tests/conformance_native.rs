@@ -43,7 +43,7 @@ fn main() -> ExitCode {
         allow_missing: vec![Layer::Cgroup],
         network: NetworkConfig::default(),
         probes: None,
-        warm: Warm { zygotes: true, cells: 2, disk: 100 << 20 },
+        warm: Warm { zygotes: true, cells: 2, disk: 100 << 20, ..Warm::default() },
     };
     let keeper = Native::spawn(&config).unwrap();
     let runtime = Runtime::new().unwrap();

@@ -58,6 +58,25 @@ pub(crate) fn add(suite: &mut Suite) {
         assert_eq!(service.stop(), Some(0));
         Ok(())
     });
+    suite.test("killed::the_launcher_takes_its_stock_along_and_no_request", || {
+        let service = Service::start();
+        for _ in 0..3 {
+            let launcher = service.launcher().ok_or("no launcher")?;
+            // Its zygotes, its spare cells, and sandboxes that are ready.
+            eventually("there is a stock", || children_of(launcher).len() >= 8)?;
+            kill(launcher, Signal::KILL);
+            // Before that, a program may have begun.
+            eventually("it is gone, and what it had", || is_gone(launcher))?;
+            for _ in 0..4 {
+                let said = service.run("python", HELLO[0].1, &json!({"n": 1}));
+                assert_eq!(said["status"], "success", "{said}");
+            }
+            let next = || service.launcher().is_some_and(|next| next != launcher);
+            eventually("there is another launcher", next)?;
+        }
+        assert_eq!(service.stop(), Some(0));
+        eventually("nothing leaks", no_leaks)
+    });
     suite.test("killed::the_keeper_takes_everything_along_and_its_groups_are_swept", || {
         let word = unique_word();
         let mut service = Service::start();

@@ -63,7 +63,7 @@ pub(crate) const FIXED: usize = 6;
 pub(crate) const STARTED: u8 = b'Z';
 /// A worker exists.
 pub(crate) const FORKED: u8 = b'W';
-/// There is none, and its zygote ends.
+/// There is none, and will be none for this order.
 pub(crate) const UNFORKED: u8 = b'U';
 /// What begins a text.
 pub(crate) const FAILED: u8 = b'E';

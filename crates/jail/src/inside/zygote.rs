@@ -72,6 +72,8 @@ pub(crate) fn serve(interpreter: &mut impl Interpreter) -> Sys<Returned> {
         return Err(Fault { call: "read the terms", errno: EBADMSG });
     }
     let own = Own::find()?;
+    // Here and not at the first order: who was never ready has failed to start, which is counted.
+    look_for_threads(interpreter)?;
     sys::write(CONTROL_FD, &[STARTED])?;
     loop {
         let mut order = Order::default();
@@ -85,31 +87,42 @@ pub(crate) fn serve(interpreter: &mut impl Interpreter) -> Sys<Returned> {
         }
         let given = &descriptors[..count];
         let forked = fork(interpreter, &own, &order, given);
-        match forked {
-            Ok(true) => {
-                let filter = &inbox.filter[..instructions];
-                let confined = interpreter
-                    .after_in_worker()
-                    .and_then(|()| become_worker(interpreter, &inbox.terms, &order, filter, given));
-                if let Err(fault) = confined {
-                    complain(given[SETUP], fault);
-                    complain(SETUP_FD, fault);
-                    sys::exit(127);
-                }
-                fork_calls::set_robust_list(own.robust_list)?;
-                if interpreter.after_confine().is_err() {
-                    sys::exit(127);
-                }
-                return Ok(Returned::Worker);
+        if let Ok(Forked::Worker) = forked {
+            let filter = &inbox.filter[..instructions];
+            let confined = fork_calls::set_robust_list(own.robust_list)
+                .and_then(|()| interpreter.after_in_worker())
+                .and_then(|()| become_worker(interpreter, &inbox.terms, &order, filter, given));
+            if let Err(fault) = confined {
+                complain(given[SETUP], fault);
+                complain(SETUP_FD, fault);
+                sys::exit(127);
             }
-            Ok(false) => {}
-            Err(_) => drop(sys::write(given[SETUP], &[UNFORKED])),
+            // Nobody listens any more: an error here must not look like the zygote's.
+            if interpreter.after_confine().is_err() {
+                sys::exit(127);
+            }
+            return Ok(Returned::Worker);
         }
         for descriptor in given {
             let _ = sys::close(*descriptor);
         }
         forked?;
     }
+}
+
+/// How an order was carried out.
+enum Forked {
+    /// This is the worker.
+    Worker,
+    /// This is the zygote, and the launcher has been told, whether there is a worker or not.
+    Told,
+}
+
+fn look_for_threads(interpreter: &impl Interpreter) -> Sys<()> {
+    if fork_calls::threads()? == interpreter.threads() {
+        return Ok(());
+    }
+    Err(Fault { call: "fork: another thread appeared", errno: EBUSY })
 }
 
 const EBADMSG: i32 = 74;
@@ -137,29 +150,47 @@ impl Own {
     }
 }
 
-/// Forks: `true` in the worker. After an error the zygote is no good any more.
-fn fork(interpreter: &mut impl Interpreter, own: &Own, order: &Order, given: &[i32]) -> Sys<bool> {
-    if fork_calls::threads()? != interpreter.threads() {
-        return Err(Fault { call: "fork: another thread appeared", errno: EBUSY });
+/// Forks. After an error the zygote is no good any more; that a cell was given up meanwhile, or had
+/// no place for a process, is none.
+fn fork(
+    interpreter: &mut impl Interpreter,
+    own: &Own,
+    order: &Order,
+    given: &[i32],
+) -> Sys<Forked> {
+    let refuse = || {
+        let _ = sys::write(given[SETUP], &[UNFORKED]);
+    };
+    if let Err(fault) = look_for_threads(interpreter) {
+        refuse();
+        return Err(fault);
     }
     let group = (order.into_group != 0).then(|| given[given.len() - 1]);
     // Children are born in the cell's pid namespace while this holds.
-    sys::setns(given[CELL], CLONE_NEWPID)?;
-    interpreter.before()?;
+    if sys::setns(given[CELL], CLONE_NEWPID).is_err() {
+        refuse();
+        return Ok(Forked::Told);
+    }
+    if let Err(fault) = interpreter.before() {
+        refuse();
+        return Err(fault);
+    }
     // SAFETY: one thread, or those that the interpreter is known to do without in a child; `tid` is
     // what the kernel was told by the C library itself.
     let child = unsafe { fork_calls::clone_sibling(own.tid, group) };
     if matches!(child, Ok(None)) {
-        return Ok(true);
+        return Ok(Forked::Worker);
     }
     interpreter.after_in_zygote();
     let back = sys::setns(own.pid_namespace, CLONE_NEWPID);
-    if let Some(child) = child? {
-        let told = sys::send_descriptor(given[SETUP], FORKED, child.pidfd);
+    if let Ok(Some(child)) = child {
+        // Untold of, it is found and ended by the launcher, when we are gone.
+        sys::send_descriptor(given[SETUP], FORKED, child.pidfd)?;
         sys::close(child.pidfd)?;
-        told?;
+    } else {
+        refuse();
     }
-    back.map(|()| false)
+    back.map(|()| Forked::Told)
 }
 
 /// Joins the cell, lays out the descriptors, and gives everything else away.

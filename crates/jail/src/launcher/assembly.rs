@@ -24,7 +24,7 @@ use super::{
 use crate::{
     confine::CONFINED,
     error::{Jail, JailError, Step},
-    order::{FAILED, FORKED},
+    order::{FAILED, FORKED, UNFORKED},
     protocol::{CellLimits, Origin, Report},
     sys, wire,
 };
@@ -228,11 +228,10 @@ impl Launcher {
                 Some(CONFINED) => slot.early_listener = descriptors.pop(),
                 // The worker says why it failed; its zygote still has to tell of it.
                 Some(FAILED) => slot.early_failure = Some(String::from_utf8_lossy(text).into()),
-                // The zygote could not fork; or everybody is gone, and its end is told by its pidfd.
-                Some(_) | None => {
-                    slot.forking = None;
-                    self.after_lost_order(index);
-                }
+                Some(UNFORKED) => self.miss(index),
+                // Everybody is gone: the zygote's end is told by its pidfd, and only then is it known
+                // what it has forked.
+                Some(_) | None => drop(epoll::delete(&self.epoll, setup)),
             };
         }
         // Copies of this socket live on in children until they close them, so say it expressly.
@@ -276,10 +275,25 @@ impl Launcher {
         }
     }
 
+    /// A zygote has forked no worker for a slot.
+    fn miss(&mut self, index: usize) {
+        let Some(slot) = self.slots[index].as_mut() else { return };
+        let Some(forking) = slot.forking.take() else { return };
+        // Into a cell that was given up meanwhile nobody can fork.
+        if slot.state == State::Forking {
+            self.discard(forking.zygote);
+        }
+        self.after_lost_order(index);
+        self.note_answer(forking.zygote, false);
+    }
+
     /// A zygote has forked a worker for a slot.
     fn adopt(&mut self, index: usize, pidfd: Option<OwnedFd>) {
         let Some(slot) = self.slots[index].as_mut() else { return };
-        slot.forking = None;
+        if let Some(forking) = slot.forking.take() {
+            self.note_answer(forking.zygote, true);
+        }
+        let Some(slot) = self.slots[index].as_mut() else { return };
         let Some(pidfd) = pidfd else {
             return self.fail(index, "fork a worker: its zygote handed over something else");
         };

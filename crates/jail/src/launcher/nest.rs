@@ -19,8 +19,12 @@ use std::{
 };
 
 use rustix::{
-    event::epoll,
-    process::{Pid, WaitId, WaitIdOptions, WaitOptions, waitid, waitpid},
+    event::{PollFd, PollFlags, Timespec, epoll, poll},
+    fs::{OFlags, fcntl_setfl},
+    process::{
+        Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, pidfd_open, pidfd_send_signal,
+        waitid, waitpid,
+    },
 };
 
 use super::{
@@ -32,16 +36,12 @@ use super::{
     zygote::{self, Birth, Phase, Zygote},
 };
 use crate::{
-    error::{Jail, JailError},
+    error::{Jail, JailError, Step},
     order::{Order, STARTED},
     protocol::{Origin, Report},
     sys, wire,
 };
 
-/// After so many workers a zygote is replaced: what repeats among them repeats no longer.
-const MOST_FORKS: u32 = 5000;
-/// And at this age.
-const MOST_AGE: Duration = Duration::from_secs(15 * 60);
 /// It looks at a zygote's size after so many forks.
 const SIZE_EVERY: u32 = 64;
 /// How much a zygote may have grown since it was ready, in pages.
@@ -49,6 +49,14 @@ const MOST_GROWTH: u64 = 4096;
 /// How long importing may take, and how long a fork.
 const START_DEADLINE: Duration = Duration::from_secs(30);
 const FORK_DEADLINE: Duration = Duration::from_secs(2);
+/// How long anybody waits for a zygote before an exec has to do; it leaves time for a fork that
+/// hangs, within the time for the whole.
+const WAIT_DEADLINE: Duration = Duration::from_secs(2);
+/// So many orders may be unanswered. The kernel's queue has room for more, and a full one would be
+/// found out too late; and no more are lost with a zygote.
+const MOST_ORDERS: u32 = 6;
+/// How long a killed process is waited for.
+const LAST_MOMENT: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 /// So many failures in a row, and none is started for a while, which doubles.
 const MOST_FAILURES: u32 = 3;
 const BARRED: Duration = Duration::from_secs(10);
@@ -85,6 +93,8 @@ pub(super) struct Nests {
     zygotes: Vec<Option<Zygote>>,
     /// Until then workers may end of whom nobody was told.
     strangers: Option<Instant>,
+    /// Whether a slot may wait for a zygote.
+    awaited: bool,
 }
 
 /// What a nest has for who asks.
@@ -136,12 +146,17 @@ impl Launcher {
         match self.ask(template, zygote as usize, group) {
             Offer::Ready(zygote) => self.order_worker(index, zygote),
             Offer::Soon => {
-                if let Some(slot) = self.slots[index].as_mut() {
-                    slot.state = State::Waiting;
-                }
+                self.wait(index);
                 Ok(())
             }
             Offer::Nothing => self.start_worker(index),
+        }
+    }
+
+    fn wait(&mut self, index: usize) {
+        if let Some(slot) = self.slots[index].as_mut() {
+            slot.state = State::Waiting;
+            self.nests.awaited = true;
         }
     }
 
@@ -180,11 +195,17 @@ impl Launcher {
                 Err(error) => self.note_failure(place, &error.to_string()),
             }
         }
-        let Some(current) = self.nests.nests[place].current else { return Offer::Nothing };
+        let nest = &self.nests.nests[place];
+        let (current, has_failed) = (nest.current, nest.failures > 0);
+        let Some(current) = current else { return Offer::Nothing };
         match self.nests.zygote(current) {
+            Some(Zygote { phase: Phase::Ready, orders, .. }) if *orders >= MOST_ORDERS => {
+                Offer::Soon
+            }
             Some(Zygote { phase: Phase::Ready, .. }) => Offer::Ready(current),
-            Some(_) => Offer::Soon,
-            None => Offer::Nothing,
+            // Nobody waits for one that is slow, or that follows one that has failed.
+            Some(zygote) if !has_failed && now < zygote.born + WAIT_DEADLINE => Offer::Soon,
+            _ => Offer::Nothing,
         }
     }
 
@@ -196,6 +217,8 @@ impl Launcher {
         };
         let (ours, theirs) =
             wire::pair().map_err(|error| JailError::new("make a zygote's socket", error))?;
+        // One that has stopped must not stop the launcher.
+        fcntl_setfl(&ours, OFlags::NONBLOCK).step("make a zygote's socket non-blocking")?;
         let birth = Birth {
             cell: zygote::root_of(image, devices, self.meters.version() == 0, &self.without),
             command: Command::new(&image.zygotes[kind], &image.environment, u64::MAX >> 1)?,
@@ -246,6 +269,7 @@ impl Launcher {
             return self.start_worker(index);
         }
         zygote.forks += 1;
+        zygote.orders += 1;
         slot.pipes = channels.ours;
         slot.forking = Some(Forking { zygote: place, since: Instant::now() });
         slot.state = State::Forking;
@@ -266,7 +290,7 @@ impl Launcher {
         let (forks, age) = (zygote.forks, zygote.born.elapsed());
         let looks = forks.is_multiple_of(SIZE_EVERY);
         let grown = looks && pages(&zygote.process.pidfd) > zygote.pages + MOST_GROWTH;
-        if forks < MOST_FORKS && age < MOST_AGE && !grown {
+        if forks < self.warm.most_forks && age < self.warm.most_age && !grown {
             return;
         }
         let Some(nest) = self.nests.nest_of(place) else { return };
@@ -334,7 +358,6 @@ impl Launcher {
             }
             return;
         };
-        (nest.failures, nest.barred) = (0, None);
         let mut old = None;
         if nest.next == Some(place) {
             old = nest.current.replace(place);
@@ -353,8 +376,33 @@ impl Launcher {
         self.serve_waiting();
     }
 
+    /// A zygote has answered an order: it forked, or there was nothing to fork into. Only the first
+    /// fork shows that it is of use.
+    pub(super) fn note_answer(&mut self, place: usize, has_forked: bool) {
+        let Some(zygote) = self.nests.zygote(place) else { return };
+        zygote.orders = zygote.orders.saturating_sub(1);
+        if has_forked
+            && !std::mem::replace(&mut zygote.proven, true)
+            && let Some(nest) = self.nests.nest_of(place)
+        {
+            (nest.failures, nest.barred) = (0, None);
+        }
+        self.serve_waiting();
+    }
+
+    /// A zygote could not fork into a cell that is alive.
+    pub(super) fn discard(&mut self, place: usize) {
+        if let Some(zygote) = self.nests.zygote(place) {
+            zygote.last_words.get_or_insert_with(|| "it could not fork".to_owned());
+            zygote.dismiss(true);
+        }
+    }
+
     /// Looks again for who has waited for a zygote.
     fn serve_waiting(&mut self) {
+        if !std::mem::take(&mut self.nests.awaited) {
+            return;
+        }
         for index in 0..self.slots.len() {
             if matches!(&self.slots[index], Some(slot) if slot.state == State::Waiting)
                 && let Err(error) = self.man(index)
@@ -369,6 +417,7 @@ impl Launcher {
         let Some(zygote) = self.nests.zygotes.get_mut(place).and_then(Option::take) else { return };
         let _ = epoll::delete(&self.epoll, &zygote.process.pidfd);
         let mut unasked = false;
+        let mut again = None;
         if let Some(at) = self
             .nests
             .nests
@@ -383,25 +432,34 @@ impl Launcher {
                 nest.current = nest.next.take();
             }
             let text = zygote.last_words.unwrap_or_else(|| "it ended".to_owned());
+            again = Some((nest.template, nest.kind)).filter(|_| nest.group == 0);
             self.note_failure(at, &text);
         }
-        let mut orphans = false;
+        let mut lost = Vec::new();
         for index in 0..self.slots.len() {
-            let Some(slot) = self.slots[index].as_mut() else { continue };
-            if slot.forking.is_none_or(|forking| forking.zygote != place) {
-                continue;
+            // What it has forked it may have told of just before, and the worker before it.
+            for _ in 0..4 {
+                let is_its = |slot: &Slot| slot.forking.is_some_and(|it| it.zygote == place);
+                if !self.slots[index].as_ref().is_some_and(is_its) {
+                    break;
+                }
+                self.hear_setup(index);
             }
-            // What it has forked it may have told of just before.
-            self.hear_setup(index);
             let Some(slot) = self.slots[index].as_mut() else { continue };
-            if slot.forking.take().is_none() {
-                continue;
+            if slot.forking.is_some_and(|forking| forking.zygote == place) {
+                slot.forking = None;
+                lost.push(index);
             }
-            orphans = true;
+        }
+        // It may have forked once more, and told nobody.
+        self.end_strangers();
+        self.nests.strangers = Some(Instant::now() + SETUP_DEADLINE);
+        for index in lost {
             self.after_lost_order(index);
         }
-        if orphans {
-            self.nests.strangers = Some(Instant::now() + SETUP_DEADLINE);
+        if let Some((template, kind)) = again {
+            // The first group's are there before they are asked for.
+            let _ = self.ask(template, kind, 0);
         }
         if unasked {
             self.serve_waiting();
@@ -447,11 +505,14 @@ impl Launcher {
             .iter()
             .flatten()
             .filter_map(|slot| Some(slot.forking?.since + FORK_DEADLINE));
-        let starting = |zygote: &&Zygote| zygote.phase == Phase::Starting;
-        let starts = self.nests.zygotes.iter().flatten().filter(starting);
+        let waits = self.slots.iter().flatten().filter_map(|slot| {
+            (slot.state == State::Waiting).then_some(slot.cell_ready? + WAIT_DEADLINE)
+        });
+        let zygotes = self.nests.zygotes.iter().flatten().filter_map(due);
         let unused = self.nests.nests.iter().filter(|nest| nest.group != 0);
         forks
-            .chain(starts.map(|zygote| zygote.born + START_DEADLINE))
+            .chain(waits)
+            .chain(zygotes)
             .chain(unused.map(|nest| nest.used + UNUSED))
             .map(|at| at.saturating_duration_since(now))
             .chain(self.nests.strangers.map(|_| TICK))
@@ -461,7 +522,7 @@ impl Launcher {
     /// Ends zygotes that hang, and those that nobody uses.
     pub(super) fn look_at_zygotes(&mut self, now: Instant) {
         if let Some(until) = self.nests.strangers {
-            self.reap_strangers();
+            self.end_strangers();
             self.nests.strangers = Some(until).filter(|until| *until > now);
         }
         for slot in self.slots.iter().flatten() {
@@ -477,9 +538,20 @@ impl Launcher {
             }
         }
         for zygote in self.nests.zygotes.iter_mut().flatten() {
-            if zygote.phase == Phase::Starting && zygote.born + START_DEADLINE <= now {
-                zygote.last_words = Some("it was not ready in time".to_owned());
+            if due(zygote).is_some_and(|until| until <= now) {
+                zygote.last_words.get_or_insert_with(|| "it was not ready in time".to_owned());
                 zygote.dismiss(true);
+            }
+        }
+        for index in 0..self.slots.len() {
+            let has_waited = |slot: &Slot| {
+                slot.state == State::Waiting
+                    && slot.cell_ready.is_none_or(|since| since + WAIT_DEADLINE <= now)
+            };
+            if self.slots[index].as_ref().is_some_and(has_waited)
+                && let Err(error) = self.start_worker(index)
+            {
+                self.fail(index, &error.to_string());
             }
         }
         let Nests { nests, zygotes, .. } = &mut self.nests;
@@ -494,26 +566,39 @@ impl Launcher {
         });
     }
 
-    /// Reaps workers whose zygote died before it could tell of them. They die with their cell.
-    fn reap_strangers(&self) {
-        let known: Vec<u32> = self
-            .slots
-            .iter()
-            .flatten()
+    /// Ends and reaps workers whose zygote died before it could tell of them: their cells are about
+    /// to have other workers.
+    fn end_strangers(&self) {
+        let slots = || self.slots.iter().flatten();
+        let known: Vec<u32> = slots()
             .flat_map(|slot: &Slot| [&slot.cell, &slot.worker])
             .flatten()
             .chain(self.nests.zygotes.iter().flatten().map(|zygote| &zygote.process))
             .filter_map(|process| proc_pid(&process.pidfd).ok())
             .collect();
+        // Ours is the janitor's; and of what another zygote is forking we shall be told.
+        let spared: Vec<u64> = slots()
+            .filter(|slot| slot.forking.is_some())
+            .filter_map(|slot| pid_namespace_of(slot.pid?))
+            .chain(pid_namespace_of(std::process::id()))
+            .collect();
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok())
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok())
             else {
                 continue;
             };
-            let stranger = !known.contains(&pid.cast_unsigned()) && is_ended_child(pid);
-            if let (true, Some(pid)) = (stranger, Pid::from_raw(pid)) {
-                let _ = waitpid(Some(pid), WaitOptions::NOHANG);
+            if known.contains(&pid) || !is_child(pid) {
+                continue;
             }
+            let Some(child) = Pid::from_raw(pid.cast_signed()) else { continue };
+            // A child that nobody has reaped keeps its number.
+            if pid_namespace_of(pid).is_some_and(|its| !spared.contains(&its))
+                && let Ok(pidfd) = pidfd_open(child, PidfdFlags::empty())
+            {
+                let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+                let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&LAST_MOMENT));
+            }
+            let _ = waitpid(Some(child), WaitOptions::NOHANG);
         }
     }
 }
@@ -530,11 +615,26 @@ fn use_up_pid_2() {
     }
 }
 
-/// Whether a process is our child and has ended.
-fn is_ended_child(pid: i32) -> bool {
+/// Whether a process is a child of ours.
+fn is_child(pid: u32) -> bool {
     // "pid (name) state parent": the name may hold anything.
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" Z 1 "))
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.split(' ').nth(2) == Some("1"))
+}
+
+/// Which pid namespace a process is in.
+fn pid_namespace_of(pid: u32) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt as _;
+    fs::metadata(format!("/proc/{pid}/ns/pid")).ok().map(|namespace| namespace.ino())
+}
+
+/// When a zygote must have done what it is about to do: start, or end.
+fn due(zygote: &Zygote) -> Option<Instant> {
+    match zygote.phase {
+        Phase::Starting => Some(zygote.born + START_DEADLINE),
+        Phase::Ready => None,
+        Phase::Dismissed { since } => Some(since + FORK_DEADLINE),
+    }
 }
 
 /// The resident pages of a process.

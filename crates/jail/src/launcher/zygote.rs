@@ -41,7 +41,10 @@ pub(super) enum Phase {
     /// It takes orders.
     Ready,
     /// It takes none any more and ends.
-    Dismissed,
+    Dismissed {
+        /// Since then; one that does not is ended by force.
+        since: Instant,
+    },
 }
 
 /// A zygote, alive until its process is reaped.
@@ -52,8 +55,12 @@ pub(super) struct Zygote {
     pub(super) control: Option<OwnedFd>,
     pub(super) phase: Phase,
     pub(super) born: Instant,
-    /// Workers that it has forked.
+    /// Workers that it was asked for.
     pub(super) forks: u32,
+    /// Of these, so many that it has not answered yet.
+    pub(super) orders: u32,
+    /// Whether it has ever forked one.
+    pub(super) proven: bool,
     /// Resident pages when it was ready, and now and then.
     pub(super) pages: u64,
     /// What it said before it ended.
@@ -63,7 +70,8 @@ pub(super) struct Zygote {
 impl Zygote {
     /// Has it end: by itself if it waits for orders, and by force if it hangs.
     pub(super) fn dismiss(&mut self, force: bool) {
-        self.phase = Phase::Dismissed;
+        // By force it ends whatever it does, and once more after a while does no harm.
+        self.phase = Phase::Dismissed { since: Instant::now() };
         self.control = None;
         if force {
             let _ = pidfd_send_signal(&self.process.pidfd, Signal::KILL);
@@ -75,15 +83,20 @@ impl Zygote {
         let control = self.control.as_ref();
         let control =
             control.ok_or_else(|| JailError::new("ask a zygote", io::ErrorKind::BrokenPipe))?;
-        let mut bytes = [0; size_of::<Order>()];
-        bytes[..8].copy_from_slice(&order.disk.to_ne_bytes());
-        for (place, number) in
-            bytes[8..].chunks_exact_mut(4).zip([order.program, order.processes, order.into_group])
-        {
-            place.copy_from_slice(&number.to_ne_bytes());
-        }
-        wire::send(control.as_fd(), &bytes, descriptors).step("ask a zygote")
+        wire::send(control.as_fd(), &bytes_of(order), descriptors).step("ask a zygote")
     }
+}
+
+/// An order as it lies in memory.
+fn bytes_of(order: &Order) -> [u8; size_of::<Order>()] {
+    let mut bytes = [0; size_of::<Order>()];
+    bytes[..8].copy_from_slice(&order.disk.to_ne_bytes());
+    for (place, number) in
+        bytes[8..].chunks_exact_mut(4).zip([order.program, order.processes, order.into_group])
+    {
+        place.copy_from_slice(&number.to_ne_bytes());
+    }
+    bytes
 }
 
 /// Everything that a zygote is started from.
@@ -107,6 +120,8 @@ pub(super) fn start(birth: &Birth<'_>, control: OwnedFd, terms: &[u8]) -> Jail<Z
         phase: Phase::Starting,
         born: Instant::now(),
         forks: 0,
+        orders: 0,
+        proven: false,
         pages: 0,
         last_words: None,
     };
@@ -229,4 +244,82 @@ pub(super) fn terms(rules: &Rules, single_id: bool) -> Jail<Vec<u8>> {
         bytes.extend(instruction.k.to_ne_bytes());
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::offset_of;
+
+    use super::*;
+
+    fn number<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+        bytes[at..at + N].try_into().unwrap()
+    }
+
+    #[test]
+    fn an_order_lies_as_its_reader_expects() {
+        let order =
+            Order { disk: u64::MAX - 1, program: 2, processes: 3, into_group: 4, padding: 0 };
+        let bytes = bytes_of(&order);
+        assert_eq!(number(&bytes, offset_of!(Order, disk)), order.disk.to_ne_bytes());
+        assert_eq!(number(&bytes, offset_of!(Order, program)), order.program.to_ne_bytes());
+        assert_eq!(number(&bytes, offset_of!(Order, processes)), order.processes.to_ne_bytes());
+        assert_eq!(number(&bytes, offset_of!(Order, into_group)), order.into_group.to_ne_bytes());
+        assert_eq!(number(&bytes, offset_of!(Order, padding)), [0; 4]);
+    }
+
+    #[test]
+    fn terms_lie_as_their_reader_expects() {
+        let filter = vec![
+            sys::Instruction { code: 0x0102, jt: 3, jf: 4, k: 0x0506_0708 },
+            sys::Instruction { code: 9, jt: 10, jf: 11, k: 12 },
+        ];
+        let rules = Rules {
+            landlock_abi: 6,
+            hard_limits: std::array::from_fn(|at| 100 + at as u64),
+            filter,
+        };
+        let bytes = terms(&rules, true).unwrap();
+        let at = offset_of!(Terms, hard_limits);
+        for (place, limit) in (at..).step_by(8).zip(rules.hard_limits) {
+            assert_eq!(number(&bytes, place), limit.to_ne_bytes());
+        }
+        let expected: [(usize, u32); 4] = [
+            (offset_of!(Terms, landlock_abi), 6),
+            (offset_of!(Terms, single_id), 1),
+            (offset_of!(Terms, joined), u32::try_from(worker::JOINED).unwrap()),
+            (offset_of!(Terms, instructions), 2),
+        ];
+        for (at, value) in expected {
+            assert_eq!(number(&bytes, at), value.to_ne_bytes());
+        }
+        let handled = rules.landlock_handled().to_ne_bytes();
+        assert_eq!(number(&bytes, offset_of!(Terms, landlock_handled)), handled);
+        let scoped = rules.landlock_scoped().to_ne_bytes();
+        assert_eq!(number(&bytes, offset_of!(Terms, landlock_scoped)), scoped);
+        let (size, first) = (size_of::<sys::Instruction>(), size_of::<Terms>());
+        assert_eq!(bytes.len(), first + 2 * size);
+        assert_eq!(
+            number(&bytes, first + offset_of!(sys::Instruction, code)),
+            0x0102_u16.to_ne_bytes()
+        );
+        assert_eq!(bytes[first + offset_of!(sys::Instruction, jt)], 3);
+        assert_eq!(bytes[first + offset_of!(sys::Instruction, jf)], 4);
+        assert_eq!(
+            number(&bytes, first + size + offset_of!(sys::Instruction, k)),
+            12_u32.to_ne_bytes()
+        );
+    }
+
+    #[test]
+    fn a_filter_that_no_zygote_has_room_for_is_refused() {
+        let one = sys::Instruction { code: 6, jt: 0, jf: 0, k: 0 };
+        let rules = |count| Rules {
+            landlock_abi: 6,
+            hard_limits: Default::default(),
+            filter: vec![one; count],
+        };
+        assert!(terms(&rules(MOST_INSTRUCTIONS), false).is_ok());
+        assert!(terms(&rules(MOST_INSTRUCTIONS + 1), false).is_err());
+    }
 }

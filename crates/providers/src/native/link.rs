@@ -167,6 +167,11 @@ impl Link {
         self.shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
+    /// Whether the launcher is gone: whatever else is said of it, another one is to be asked.
+    pub(super) fn is_closed(&self) -> bool {
+        self.shared().closed
+    }
+
     /// Lets go of the launcher, and of everybody who waits for it.
     fn close(&self) {
         // Sandboxes that were never given back may still hold the connection open.

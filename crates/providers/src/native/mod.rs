@@ -128,9 +128,15 @@ impl Native {
             processes: spec.limits.processes,
             millicpus: spec.limits.millicpus,
         };
-        let link = self.link().await?;
         let origin = self.origin(&template, &spec);
-        let prepared = link.prepare(template.index, origin, limits, spec.network).await?;
+        let mut link = self.link().await?;
+        let mut prepared = link.prepare(template.index, origin, limits, spec.network).await;
+        if prepared.is_err() && link.is_closed() {
+            // No program was near it, and the next launcher is on its way.
+            link = self.link().await?;
+            prepared = link.prepare(template.index, origin, limits, spec.network).await;
+        }
+        let prepared = prepared?;
         let mut isolation = isolation_report(&link, spec.network);
         self.proofs.leave_out(&mut isolation);
         NativeSandbox::start(prepared, spec, isolation, template.traits, PATIENCE).await
@@ -155,7 +161,11 @@ impl Native {
         let mut watched = self.link.clone();
         let found = tokio::time::timeout(
             PATIENCE,
-            watched.wait_for(|state| !matches!(state, LinkState::Starting)),
+            watched.wait_for(|state| match state {
+                LinkState::Starting => false,
+                LinkState::Up(link) => !link.is_closed(),
+                LinkState::Down(_) => true,
+            }),
         )
         .await;
         match found {

@@ -14,9 +14,10 @@ fn value(rig: &Rig, code: &str) -> Result<String, Failure> {
     Ok(result.value.ok_or("no value")?.get().replace(' ', ""))
 }
 
-pub(crate) fn add(suite: &mut Suite, rig: &Arc<Rig>) {
+/// What holds of every sandbox, wherever its interpreter comes from.
+pub(crate) fn add(suite: &mut Suite, heading: &str, rig: &Arc<Rig>) {
     let same = Arc::clone(rig);
-    suite.test("containment::cpu_bandwidth_is_bounded", move || {
+    suite.test(format!("{heading}::cpu_bandwidth_is_bounded"), move || {
         // An upper bound only: a busy machine gives less, never more.
         let code = "import time\ndef main():\n  end = time.monotonic() + 1\n  while time.monotonic() < end: pass\n  return 1";
         let finished =
@@ -30,7 +31,7 @@ pub(crate) fn add(suite: &mut Suite, rig: &Arc<Rig>) {
     });
     let mut with_rig = |name: &str, test: fn(&Rig) -> Result<(), Failure>| {
         let rig = Arc::clone(rig);
-        suite.test(format!("containment::{name}"), move || test(&rig));
+        suite.test(format!("{heading}::{name}"), move || test(&rig));
     };
     with_rig("no_identity_and_no_capability", |rig| {
         let code = "import os\ndef main():\n  s = dict(l.split(':', 1) for l in open('/proc/self/status'))\n  caps = [int(s[k], 16) for k in ('CapInh', 'CapPrm', 'CapEff', 'CapBnd', 'CapAmb')]\n  return [os.getresuid(), os.getresgid(), os.getgroups(), caps, s['NoNewPrivs'].strip(), s['Seccomp'].strip()]";

@@ -5,6 +5,7 @@ mod lifecycle;
 mod proofs;
 mod rig;
 mod verdicts;
+mod zygotes;
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -17,6 +18,7 @@ fn main() -> ExitCode {
     ampoule_jail::entry();
     let rig = Arc::new(Rig::start());
     let tried = Arc::new(proofs::rig());
+    let zygotes = zygotes::Rigs::start();
     let mut suite = Suite::new();
     for (language, code) in [
         ("python", "def main():\n  print('hi')\n  return {'a': [1, None]}"),
@@ -34,11 +36,15 @@ fn main() -> ExitCode {
     }
     lifecycle::add_controls(&mut suite, &rig);
     proofs::add_control(&mut suite, &tried);
-    verdicts::add(&mut suite, &rig);
-    containment::add(&mut suite, &rig);
+    for (heading, rig) in [("", &rig), ("cold_", &zygotes.cold)] {
+        verdicts::add(&mut suite, &format!("{heading}verdict"), rig);
+        containment::add(&mut suite, &format!("{heading}containment"), rig);
+    }
+    zygotes::add(&mut suite, &rig, &zygotes);
     proofs::add(&mut suite, &tried);
     let last = Arc::clone(&rig);
     suite.run(move || {
+        zygotes.stop();
         tried.stop();
         last.stop();
     })

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use ampoule_core::{Crossing, Layer, LimitKind, Provider as _, SelfTest as _};
 use ampoule_providers::native::{METERS, Probes};
-use ampoule_testkit::{Failure, Suite, children_of, eventually};
+use ampoule_testkit::{Failure, Suite, eventually};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::rig::{Rig, is_root, limits, request};
+use crate::rig::{Rig, WARM, is_root, limits, request};
 
 /// One slot for programs; and the names of the run's namespace and host are the launcher's.
 pub(crate) fn rig() -> Rig {
-    Rig::with(1, Some(Probes { without: vec![Layer::UtsNamespace] }))
+    Rig::with(1, WARM, Some(Probes { without: vec![Layer::UtsNamespace] }))
 }
 
 /// A control, because those run one after another, and this one counts sandboxes.
@@ -28,8 +28,7 @@ pub(crate) fn add_control(suite: &mut Suite, rig: &Arc<Rig>) {
         rig.runtime.block_on(rig.native.prove());
         let mut last = sandboxes(&rig)?;
         assert_eq!(last - tried, 1);
-        let keeper = children_of(std::process::id())[1];
-        let launcher = i32::try_from(children_of(keeper)[0])?;
+        let launcher = i32::try_from(rig.launcher().ok_or("no launcher")?)?;
         kill_process(Pid::from_raw(launcher).ok_or("no launcher")?, Signal::KILL)?;
         eventually("the next launcher's fences are tried", || {
             rig.runtime.block_on(rig.native.prove());

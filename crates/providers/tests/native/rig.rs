@@ -3,20 +3,32 @@
 use std::time::Duration;
 
 use ampoule_core::{
-    Arguments, CancellationToken, Code, ExecuteRequest, ExecutionId, ExecutionResult, Language,
-    Layer, Limits, NetworkPolicy, Profile, Provider as _, ProviderExt as _, TrustGroup,
+    Arguments, CancellationToken, Code, Collector, ExecuteRequest, ExecutionId, ExecutionResult,
+    Language, Layer, Limits, NetworkPolicy, Profile, Provider as _, SandboxSpec, TemplateName,
+    TrustGroup,
 };
 use ampoule_providers::{
     native::{Native, NativeConfig, NativeRuntime, NetworkConfig, Probes, Warm},
     runtimes::{Catalogue, default_data_dir},
 };
-use ampoule_testkit::Failure;
+use ampoule_testkit::{Failure, children_of};
 use tokio::runtime::Runtime;
 
 pub(crate) struct Rig {
     pub(crate) runtime: Runtime,
     pub(crate) native: Native,
+    /// The keeper's pid.
+    keeper: u32,
 }
+
+/// What most tests run with.
+pub(crate) const WARM: Warm = Warm {
+    zygotes: true,
+    cells: 1,
+    disk: 100 << 20,
+    most_forks: 5000,
+    most_age: Duration::from_secs(900),
+};
 
 pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
@@ -40,18 +52,31 @@ pub(crate) fn request(language: &str, code: &str, limits: Limits) -> ExecuteRequ
     }
 }
 
+/// Every runtime of the binary, with what is installed.
+pub(crate) fn runtimes() -> Vec<NativeRuntime> {
+    let find = |folder| NativeRuntime::find(folder, &default_data_dir()).unwrap();
+    Catalogue::builtin().iter().map(find).collect()
+}
+
 impl Rig {
     pub(crate) fn start() -> Self {
-        Self::with(24, None)
+        Self::with(24, WARM, None)
     }
 
     /// One with so many slots, that tries fences if it is told how.
-    pub(crate) fn with(slots: u32, probes: Option<Probes>) -> Self {
+    pub(crate) fn with(slots: u32, warm: Warm, probes: Option<Probes>) -> Self {
+        Self::of(runtimes(), slots, warm, probes)
+    }
+
+    /// One with runtimes of its own.
+    pub(crate) fn of(
+        runtimes: Vec<NativeRuntime>,
+        slots: u32,
+        warm: Warm,
+        probes: Option<Probes>,
+    ) -> Self {
         let config = NativeConfig {
-            runtimes: Catalogue::builtin()
-                .iter()
-                .map(|folder| NativeRuntime::find(folder, &default_data_dir()).unwrap())
-                .collect(),
+            runtimes,
             slots,
             max_wall: Duration::from_secs(60),
             max_memory: 1 << 30,
@@ -60,12 +85,20 @@ impl Rig {
             allow_missing: vec![Layer::Cgroup],
             network: NetworkConfig::default(),
             probes,
-            warm: Warm { zygotes: true, cells: 1, disk: 100 << 20 },
+            warm,
         };
+        let before = children_of(std::process::id());
         let keeper = Native::spawn(&config).unwrap();
+        let mut children = children_of(std::process::id()).into_iter();
+        let pid = children.find(|pid| !before.contains(pid)).unwrap();
         let runtime = Runtime::new().unwrap();
         let native = runtime.block_on(Native::connect(keeper, &config)).unwrap();
-        Self { runtime, native }
+        Self { runtime, native, keeper: pid }
+    }
+
+    /// The launcher's pid, if there is one now.
+    pub(crate) fn launcher(&self) -> Option<u32> {
+        children_of(self.keeper).first().copied()
     }
 
     pub(crate) fn run(&self, language: &str, code: &str) -> Result<ExecutionResult, Failure> {
@@ -78,12 +111,33 @@ impl Rig {
         code: &str,
         limits: Limits,
     ) -> Result<ExecutionResult, Failure> {
-        let run = self.native.run(request(language, code, limits), CancellationToken::new());
-        self.runtime.block_on(run).map_err(|error| Failure::from(error.chain()))
+        self.carry_out(request(language, code, limits), None)
+    }
+
+    /// Runs a request in a sandbox of a template.
+    pub(crate) fn carry_out(
+        &self,
+        request: ExecuteRequest,
+        template: Option<&str>,
+    ) -> Result<ExecutionResult, Failure> {
+        let spec = SandboxSpec { template: template.map(TemplateName::new), ..request.spec() };
+        let run = async {
+            let mut sandbox = self.native.create(spec).await?;
+            let events = sandbox.execute(request, CancellationToken::new()).await?;
+            let result = Collector::collect(events).await;
+            sandbox.destroy().await?;
+            result
+        };
+        let result: ampoule_core::Result<_> = self.runtime.block_on(run);
+        result.map_err(|error| Failure::from(error.chain()))
+    }
+
+    pub(crate) fn close(&self) {
+        self.runtime.block_on(self.native.shutdown()).unwrap();
     }
 
     pub(crate) fn stop(&self) {
-        self.runtime.block_on(self.native.shutdown()).unwrap();
+        self.close();
         let spec = request("python", "def main(): return 1", limits()).spec();
         let late = self.runtime.block_on(self.native.create(spec));
         assert!(late.is_err(), "a sandbox after the shutdown");

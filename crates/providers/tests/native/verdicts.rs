@@ -138,14 +138,14 @@ const JAVASCRIPT: [Case; 4] = [
     },
 ];
 
-pub(crate) fn add(suite: &mut Suite, rig: &Arc<Rig>) {
+pub(crate) fn add(suite: &mut Suite, heading: &str, rig: &Arc<Rig>) {
     for (language, case) in PYTHON
         .into_iter()
         .map(|case| ("python", case))
         .chain(JAVASCRIPT.into_iter().map(|case| ("javascript", case)))
     {
         let rig = Arc::clone(rig);
-        suite.test(format!("verdict::{language}::{}", case.name), move || {
+        suite.test(format!("{heading}::{language}::{}", case.name), move || {
             let wall = Duration::from_secs(if case.name.ends_with("the_wall") { 1 } else { 20 });
             let result = rig.run_within(language, case.code, Limits { wall, ..limits() })?;
             let finished = &result.finished;
@@ -156,7 +156,7 @@ pub(crate) fn add(suite: &mut Suite, rig: &Arc<Rig>) {
     }
     let mut with_rig = |name: &str, test: fn(&Rig) -> Result<(), Failure>| {
         let rig = Arc::clone(rig);
-        suite.test(format!("verdict::{name}"), move || test(&rig));
+        suite.test(format!("{heading}::{name}"), move || test(&rig));
     };
     with_rig("cpu_time_has_a_limit_of_its_own", |rig| {
         let code = "def main():\n  while True: pass";
