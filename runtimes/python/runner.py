@@ -16,8 +16,8 @@ What a program can do is choose its own value, or fail. It holds descriptor 3 it
 true of any runner; whether the run succeeded is decided outside, by other evidence.
 
 Called as `runner.py PACKAGES`, in the working directory of the program, with `-I -S -B -u -X utf8`.
-`runner.py PACKAGES --zygote LIBRARY MODULE...` imports the modules and forks workers, as the launcher
-orders on descriptor 3. Up to the fork nothing is of any program; after it the worker is confined.
+`runner.py PACKAGES --zygote LIBRARY [--rehearse PROGRAM] MODULE...` imports the modules and forks
+workers, as the launcher orders on descriptor 3. Up to the fork nothing is of any program; after it the worker is confined.
 `-u` because what a program printed before it was killed counts: two system calls a print, measured
 at 3 us each line instead of 1.5 us with line buffering, which loses the last unfinished line.
 """
@@ -594,6 +594,12 @@ def runner():
         yield
         attempt(write_source, b"")
         attempt(unlink, program_file)
+        if own_rehearsal is not None:
+            yield
+            stage = type(sys)("main").__dict__
+            stage.update(namespace)
+            value, _ = attempt(run_program, own_rehearsal, stage, {})
+            attempt(encode, value, 1 << 20, 100)
 
     def wait_for_request():
         """Gives the first bytes of the request, and rehearses until they come."""
@@ -668,11 +674,12 @@ def runner():
             numpy_random.seed()
 
     arguments = sys.argv[2:]
+    own_rehearsal = arguments[3] if arguments[2:3] == ["--rehearse"] else None
     namespace = make_module()
     own_stdout, own_stderr = sys.stdout, sys.stderr
     if arguments[:1] == ["--zygote"]:
         try:
-            become_zygote(arguments[1], arguments[2:])
+            become_zygote(arguments[1], arguments[2 if own_rehearsal is None else 4 :])
         except BaseException as error:
             # Nobody's program is near: the launcher is told.
             posix.write(3, ("E" + type(error).__name__ + ": " + str(error)).encode()[:200])

@@ -108,6 +108,9 @@ pub struct ManifestTemplate {
     /// The modules that it has imported, parts of modules too; `imports` if there are none.
     #[serde(default)]
     pub modules: Vec<String>,
+    /// A program that uses them as programs do, to be rehearsed with.
+    #[serde(default)]
+    pub rehearsal: Option<String>,
 }
 
 impl ManifestTemplate {

@@ -185,9 +185,13 @@ fn zygotes(runtime: &NativeRuntime, placeholders: &Placeholders<'_>) -> Vec<Zygo
     let folder = &runtime.folder;
     let Some(command) = folder.zygote_command(placeholders) else { return Vec::new() };
     let bare = ZygoteRecipe { name: folder.language().to_string(), command: command.clone() };
-    let with_modules = |template: &ManifestTemplate| ZygoteRecipe {
-        name: template.name.clone(),
-        command: [&command[..], template.modules()].concat(),
+    let with_modules = |template: &ManifestTemplate| {
+        let rehearsal = template.rehearsal.clone().map(|code| ["--rehearse".to_owned(), code]);
+        let rehearsal = rehearsal.as_ref().map_or(&[][..], |parts| &parts[..]);
+        ZygoteRecipe {
+            name: template.name.clone(),
+            command: [&command[..], rehearsal, template.modules()].concat(),
+        }
     };
     std::iter::once(bare).chain(runtime.templates().iter().map(with_modules)).collect()
 }
