@@ -138,6 +138,7 @@ impl Prepared {
                 zygotes: needs.slots.zygotes,
                 cells: needs.slots.cells,
                 disk: config.limits.disk,
+                memory: config.limits.memory,
             },
         };
         let keeper = Native::spawn(&config)?;

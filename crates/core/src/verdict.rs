@@ -222,10 +222,13 @@ pub fn verdict(evidence: &Evidence) -> Verdict {
 /// counts a kill in the victim's group even if the whole machine, or a group above, was full.
 fn out_of_memory(evidence: &Evidence, exit: Exit) -> Option<bool> {
     let memory = &evidence.memory;
-    let near_limit = memory.peak.map(|peak| peak >= memory.limit / 5 * 4);
+    let is_near = |used: u64| used >= memory.limit / 5 * 4;
+    let near_limit = memory.peak.map(is_near);
+    // A heap is bounded with all that is in it, inherited or not.
+    let heap = memory.peak.map(|peak| peak.saturating_add(memory.inherited.unwrap_or(0)));
     let heap_aborted = memory.heap_aborts
         && matches!(exit, Exit::Signal(SIGABRT | SIGTRAP))
-        && near_limit == Some(true);
+        && heap.is_some_and(is_near);
     if heap_aborted {
         return Some(true);
     }

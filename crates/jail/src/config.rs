@@ -40,6 +40,8 @@ pub struct Warm {
     pub cells: u32,
     /// Bytes of their working directory.
     pub disk: u64,
+    /// The memory limit by which a zygote bounds its heap, which is that of all its workers.
+    pub memory: u64,
 }
 
 /// What the network policy `open` is held with.

@@ -279,7 +279,8 @@ impl Launcher {
     /// A zygote has forked a worker for a slot.
     fn adopt(&mut self, index: usize, pidfd: Option<OwnedFd>) {
         let Some(slot) = self.slots[index].as_mut() else { return };
-        slot.forking = None;
+        let zygote = slot.forking.take().map(|forking| forking.zygote);
+        slot.inherited = zygote.and_then(|zygote| self.nests.anonymous_of(zygote));
         let Some(pidfd) = pidfd else {
             return self.fail(index, "fork a worker: its zygote handed over something else");
         };

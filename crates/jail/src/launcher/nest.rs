@@ -110,6 +110,12 @@ impl Nests {
         self.nests.iter_mut().find(is_of)
     }
 
+    /// The memory of a zygote that its workers share until they write to it, in bytes.
+    pub(super) fn anonymous_of(&self, place: usize) -> Option<u64> {
+        let zygote = self.zygotes.get(place)?.as_ref()?;
+        Some(zygote.anonymous * u64::try_from(rustix::param::page_size()).ok()?)
+    }
+
     fn zygote(&mut self, place: usize) -> Option<&mut Zygote> {
         self.zygotes.get_mut(place)?.as_mut()
     }
@@ -198,7 +204,7 @@ impl Launcher {
             wire::pair().map_err(|error| JailError::new("make a zygote's socket", error))?;
         let birth = Birth {
             cell: zygote::root_of(image, devices, self.meters.version() == 0, &self.without),
-            command: Command::new(&image.zygotes[kind], &image.environment, u64::MAX >> 1)?,
+            command: Command::new(&image.zygotes[kind], &image.environment, self.warm.memory)?,
             control: &theirs,
         };
         let zygote = zygote::start(&birth, ours, &self.nests.terms)?;
@@ -265,7 +271,7 @@ impl Launcher {
         let Some(zygote) = self.nests.zygote(place) else { return };
         let (forks, age) = (zygote.forks, zygote.born.elapsed());
         let looks = forks.is_multiple_of(SIZE_EVERY);
-        let grown = looks && pages(&zygote.process.pidfd) > zygote.pages + MOST_GROWTH;
+        let grown = looks && pages(&zygote.process.pidfd).resident > zygote.pages + MOST_GROWTH;
         if forks < MOST_FORKS && age < MOST_AGE && !grown {
             return;
         }
@@ -307,7 +313,8 @@ impl Launcher {
         match wire::receive_now(control, &mut buffer) {
             Ok(Some((1, _))) if buffer[0] == STARTED => {
                 zygote.phase = Phase::Ready;
-                zygote.pages = pages(&zygote.process.pidfd);
+                let Pages { resident, anonymous } = pages(&zygote.process.pidfd);
+                (zygote.pages, zygote.anonymous) = (resident, anonymous);
                 self.welcome(place);
             }
             Ok(Some((length, _))) => {
@@ -537,11 +544,19 @@ fn is_ended_child(pid: i32) -> bool {
     stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" Z 1 "))
 }
 
-/// The resident pages of a process.
-fn pages(pidfd: &OwnedFd) -> u64 {
+/// The resident pages of a process, and those of them that are of no file.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pages {
+    resident: u64,
+    anonymous: u64,
+}
+
+fn pages(pidfd: &OwnedFd) -> Pages {
     let read = || {
         let statm = fs::read_to_string(format!("/proc/{}/statm", proc_pid(pidfd).ok()?)).ok()?;
-        statm.split(' ').nth(1)?.parse().ok()
+        let mut numbers = statm.split(' ').skip(1).map_while(|number| number.parse::<u64>().ok());
+        let (resident, of_files) = (numbers.next()?, numbers.next()?);
+        Some(Pages { resident, anonymous: resident.saturating_sub(of_files) })
     };
-    read().unwrap_or(0)
+    read().unwrap_or_default()
 }

@@ -8,7 +8,7 @@ use ampoule_core::{
 };
 use ampoule_providers::{
     native::{Native, NativeConfig, NativeRuntime, NetworkConfig, Probes, Warm},
-    runtimes::{Catalogue, default_data_dir},
+    runtimes::{Catalogue, RuntimeFolder, default_data_dir},
 };
 use ampoule_testkit::Failure;
 use tokio::runtime::Runtime;
@@ -47,8 +47,14 @@ impl Rig {
 
     /// One with so many slots, that tries fences if it is told how.
     pub(crate) fn with(slots: u32, probes: Option<Probes>) -> Self {
+        let folders: Vec<_> = Catalogue::builtin().iter().cloned().collect();
+        Self::of(&folders, slots, probes)
+    }
+
+    /// One of these runtimes.
+    pub(crate) fn of(folders: &[RuntimeFolder], slots: u32, probes: Option<Probes>) -> Self {
         let config = NativeConfig {
-            runtimes: Catalogue::builtin()
+            runtimes: folders
                 .iter()
                 .map(|folder| NativeRuntime::find(folder, &default_data_dir()).unwrap())
                 .collect(),
@@ -60,7 +66,7 @@ impl Rig {
             allow_missing: vec![Layer::Cgroup],
             network: NetworkConfig::default(),
             probes,
-            warm: Warm { zygotes: true, cells: 1, disk: 100 << 20 },
+            warm: Warm { zygotes: true, cells: 1, disk: 100 << 20, memory: 256 << 20 },
         };
         let keeper = Native::spawn(&config).unwrap();
         let runtime = Runtime::new().unwrap();
