@@ -1,6 +1,7 @@
 //! The native provider against the real kernel: what programs do, and what is said of it.
 
 mod containment;
+mod forks;
 mod lifecycle;
 mod proofs;
 mod rig;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
     proofs::add_control(&mut suite, &tried);
     verdicts::add(&mut suite, &rig);
     containment::add(&mut suite, &rig);
+    forks::add(&mut suite, &rig);
     proofs::add(&mut suite, &tried);
     let last = Arc::clone(&rig);
     suite.run(move || {
