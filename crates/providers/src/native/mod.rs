@@ -34,7 +34,7 @@ use std::{
 use ampoule_core::{
     CancelGrade, CancellationToken, Capabilities, Collector, DestroyGrade, Error, ErrorKind,
     EvidenceGrade, ExecuteRequest, ExecutionResult, IsolationLevel, IsolationReport, Language,
-    Layer, Meters, NetworkPolicy, Profile, Provider, ProviderInfo, Result, Sandbox, SandboxSpec,
+    Layer, Meters, NetworkPolicy, Provider, ProviderInfo, Result, Sandbox, SandboxSpec,
     TemplateHint, TemplateName, ValueChannel,
 };
 use ampoule_jail::{CellLimits, Conditions, Keeper, Origin};
@@ -152,13 +152,17 @@ impl Native {
         let prepared = link.prepare(template.index, origin, limits, spec.network).await?;
         let mut isolation = isolation_report(&link, spec.network);
         self.proofs.leave_out(&mut isolation);
-        NativeSandbox::start(prepared, spec, isolation, template.traits, PATIENCE).await
+        let zygotes = template.zygotes.filter(|_| matches!(origin, Origin::Exec));
+        let outdated = zygotes.and_then(|zygotes| zygotes.outdated(&spec));
+        let sandbox =
+            NativeSandbox::start(prepared, spec, isolation, template.traits, PATIENCE).await?;
+        Ok(sandbox.until(outdated))
     }
 
     /// Where the interpreter of a sandbox comes from.
     fn origin(&self, template: &TemplateInfo, spec: &SandboxSpec) -> Origin {
         match &template.zygotes {
-            Some(zygotes) if spec.profile == Profile::Fast && zygotes.suit(spec.limits.memory) => {
+            Some(zygotes) if zygotes.suit(spec) => {
                 let is_it = |name: &TemplateName| Some(name) == spec.template.as_ref();
                 // The bare one is the first.
                 let zygote = zygotes.templates.iter().position(is_it).map_or(0, |place| place + 1);

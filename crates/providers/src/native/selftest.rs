@@ -22,7 +22,8 @@ use std::{
 
 use ampoule_core::{
     Arguments, Code, Error, ErrorKind, ExecuteRequest, ExecutionId, ExecutionResult, ForkProof,
-    Language, Limits, NetworkPolicy, Outcome, Profile, Result, TemplateName, TrustGroup,
+    Language, Limits, NetworkPolicy, Outcome, Profile, Result, SandboxSpec, TemplateName,
+    TrustGroup,
 };
 use ampoule_jail::Origin;
 use serde::Deserialize;
@@ -45,9 +46,19 @@ pub(super) struct Zygotes {
 }
 
 impl Zygotes {
-    /// Whether a program with this memory limit may run in a fork.
-    pub(super) fn suit(&self, memory: u64) -> bool {
-        self.trusted.load(Ordering::Acquire) && self.memory.is_none_or(|only| only == memory)
+    /// Whether a program that is built so may run in a fork.
+    pub(super) fn suit(&self, spec: &SandboxSpec) -> bool {
+        self.trusted.load(Ordering::Acquire) && self.would_suit(spec)
+    }
+
+    fn would_suit(&self, spec: &SandboxSpec) -> bool {
+        spec.profile == Profile::Fast && self.memory.is_none_or(|only| only == spec.limits.memory)
+    }
+
+    /// What says that a start that waits to be used has become worse than a fork.
+    pub(super) fn outdated(&self, spec: &SandboxSpec) -> Option<Arc<AtomicBool>> {
+        let may_be = self.would_suit(spec) && !self.trusted.load(Ordering::Acquire);
+        may_be.then(|| Arc::clone(&self.trusted))
     }
 }
 

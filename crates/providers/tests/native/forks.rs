@@ -96,6 +96,26 @@ pub(crate) fn add(suite: &mut Suite, rig: &Arc<Rig>) {
         Ok(())
     });
 
+    suite.test("node_forks::what_was_started_before_gives_way_to_forks", || {
+        let folder = Catalogue::builtin().get("javascript")?.clone();
+        let rig = Rig::of(&[folder], 3, None);
+        let make = |limits: Limits| {
+            let spec = request("javascript", "function main() { return 1 }", limits).spec();
+            rig.runtime.block_on(rig.native.create(spec))
+        };
+        let usual = make(limits())?;
+        let less = make(Limits { memory: limits().memory / 2, ..limits() })?;
+        assert!(usual.is_ready() && less.is_ready());
+        let proofs = rig.runtime.block_on(rig.native.prove_forks());
+        assert_eq!(proofs[0].problem, None);
+        assert!(!usual.is_ready() && less.is_ready());
+        let next = make(limits());
+        drop((usual, less));
+        assert!(next?.is_ready());
+        rig.runtime.block_on(rig.native.shutdown())?;
+        Ok::<(), Failure>(())
+    });
+
     for (name, test, problem) in REFUSALS {
         suite.test(format!("node_forks::{name}_keeps_programs_out_of_forks"), move || {
             let folders = Catalogue::builtin();
