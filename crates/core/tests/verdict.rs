@@ -143,10 +143,10 @@ fn a_heap_that_aborts_at_its_limit_is_memory_and_elsewhere_a_signal() {
         },
         ..Evidence::default()
     };
-    assert_eq!(verdict(&aborted(80)).culprit(), Culprit::Limit);
+    assert_eq!(verdict(&aborted(70)).culprit(), Culprit::Limit);
     assert_eq!(verdict(&aborted(20)).culprit(), Culprit::Program);
     // What a forked interpreter began with is in its heap too, and in no peak.
-    let mut forked = aborted(70);
+    let mut forked = aborted(60);
     forked.memory.inherited = Some(9);
     assert_eq!(verdict(&forked).culprit(), Culprit::Program);
     forked.memory.inherited = Some(10);

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use ampoule_core::{
-    CancellationToken, ExecuteRequest, ExecutionResult, Limits, Outcome, Profile, Provider as _,
-    ProviderExt as _, SelfTest as _,
+    CancellationToken, ExecuteRequest, ExecutionResult, LimitKind, Limits, Outcome, Profile,
+    Provider as _, ProviderExt as _, SelfTest as _,
 };
 use ampoule_providers::runtimes::Catalogue;
 use ampoule_testkit::{Failure, Suite};
@@ -93,6 +93,17 @@ pub(crate) fn add(suite: &mut Suite, rig: &Arc<Rig>) {
         let less = Limits { memory: limits().memory / 2, ..limits() };
         assert!(bound(less, Profile::Fast, false)? < usual);
         assert_eq!(bound(limits(), Profile::Strict, false)?, usual);
+        Ok(())
+    });
+
+    let shared = Arc::clone(rig);
+    suite.test("node_forks::a_full_heap_is_the_limit_of_memory", move || {
+        let code = "function main() { const kept = []; for (;;) kept.push(new Array(1e4).fill(kept.length)) }";
+        shared.runtime.block_on(shared.native.prove_forks());
+        let result = shared.run("javascript", code)?;
+        assert!(forked(&result), "{result:?}");
+        let memory = Outcome::LimitExceeded { limit: LimitKind::Memory };
+        assert_eq!(result.finished.outcome, memory, "{:?}", result.finished.evidence);
         Ok(())
     });
 
