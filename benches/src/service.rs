@@ -23,6 +23,8 @@ use crate::{
 };
 
 const READY: Duration = Duration::from_secs(90);
+/// How long the service may try whether an interpreter can be forked.
+const FORKS: Duration = Duration::from_secs(30);
 /// The grace of a shutdown, what cancelling takes, and some more.
 const STOP: Duration = Duration::from_secs(45);
 
@@ -101,6 +103,7 @@ impl Service {
             _scratch: scratch,
         };
         service.wait_until_ready()?;
+        service.wait_for_forks();
         pool::settle(&service)?;
         Ok(service)
     }
@@ -120,6 +123,15 @@ impl Service {
                 return Ok(());
             }
             thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until the service has said of forks whether it uses them. One that never does says
+    /// nothing.
+    fn wait_for_forks(&self) {
+        let began = Instant::now();
+        while began.elapsed() < FORKS && !self.log_text().contains("of a warm interpreter") {
+            thread::sleep(Duration::from_millis(50));
         }
     }
 

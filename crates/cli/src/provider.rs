@@ -138,6 +138,7 @@ impl Prepared {
                 zygotes: needs.slots.zygotes,
                 cells: needs.slots.cells,
                 disk: config.limits.disk,
+                memory: config.limits.memory,
                 ..Warm::default()
             },
         };
@@ -165,10 +166,13 @@ impl Prepared {
     }
 }
 
-/// A native provider that runs probes and nothing else: no interpreter is needed.
+/// A native provider that runs probes and self-tests and nothing else: no interpreter is needed.
 pub(crate) fn for_probes(config: &Config, without: Vec<Layer>) -> NativeConfig {
+    let (catalogue, _) = Catalogue::survey(&config.data_dir, &config.runtime_dirs);
+    let tested = catalogue.iter().filter(|folder| without.is_empty() && folder.selftest.is_some());
+    let found = tested.filter_map(|folder| NativeRuntime::find(folder, &config.data_dir).ok());
     NativeConfig {
-        runtimes: Vec::new(),
+        runtimes: found.collect(),
         slots: 0,
         max_wall: config.manager.bounds.wall,
         max_memory: config.manager.bounds.memory,
@@ -177,7 +181,13 @@ pub(crate) fn for_probes(config: &Config, without: Vec<Layer>) -> NativeConfig {
         allow_missing: Layer::WAIVABLE.to_vec(),
         network: NetworkConfig::default(),
         probes: Some(Probes { without }),
-        warm: Warm::default(),
+        warm: Warm {
+            zygotes: true,
+            cells: 0,
+            disk: config.limits.disk,
+            memory: config.limits.memory,
+            ..Warm::default()
+        },
     }
 }
 

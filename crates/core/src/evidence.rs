@@ -62,6 +62,10 @@ pub struct MemoryEvidence {
     pub oom_kills: u64,
     /// The highest use, in bytes, where it is known.
     pub peak: Option<u64>,
+    /// Of an interpreter that was forked: the memory that it began with, in bytes, and that `peak`
+    /// leaves out, because it is charged to the one that it was forked from until it is written to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inherited: Option<u64>,
     /// The limit, in bytes.
     pub limit: u64,
     /// Whether this interpreter aborts by itself (SIGABRT, SIGTRAP) when its heap meets the limit.

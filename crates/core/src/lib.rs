@@ -46,7 +46,7 @@ pub use limits::{
 };
 pub use profile::{Profile, UnknownProfile};
 pub use program_error::ProgramError;
-pub use proof::{Crossing, FenceProof, SelfTest};
+pub use proof::{Crossing, FenceProof, ForkProof, SelfTest};
 pub use provider::{Provider, ProviderExt, Sandbox};
 pub use request::{
     Arguments, ArgumentsError, Code, CodeError, ExecuteRequest, MAX_JSON_DEPTH, SandboxSpec,

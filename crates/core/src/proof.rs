@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::Layer;
+use crate::{Language, Layer};
 
 /// What came of trying to cross a fence from inside of a sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +56,19 @@ impl FenceProof {
     }
 }
 
+/// What came of trying whether a runtime's interpreter can be forked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ForkProof {
+    /// The runtime's language.
+    pub language: Language,
+    /// The interpreter's version by its own account, if it came to that.
+    pub version: Option<String>,
+    /// How many probes passed in forks.
+    pub passed: usize,
+    /// Why no program is run in a fork; `None` if forks are as good as starts.
+    pub problem: Option<String>,
+}
+
 /// A provider that can try its own fences. Most cannot: their walls are somebody else's.
 #[async_trait]
 pub trait SelfTest: Debug + Send + Sync + 'static {
@@ -64,6 +77,14 @@ pub trait SelfTest: Debug + Send + Sync + 'static {
     /// - No request can start a probe, and none takes the place of a run.
     /// - What was tried once is not tried again as long as the same processes build the sandboxes.
     async fn prove(&self) -> Vec<FenceProof>;
+
+    /// Tries, for each runtime that wants it tried, whether forks of its interpreter are as good as
+    /// starts. Until that is known its programs run in interpreters that were started.
+    ///
+    /// - What was tried once is not tried again.
+    async fn prove_forks(&self) -> Vec<ForkProof> {
+        Vec::new()
+    }
 }
 
 #[cfg(test)]

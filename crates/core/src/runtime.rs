@@ -72,6 +72,10 @@ pub struct ZygoteManifest {
     /// The command line of the warm interpreter, as `command`; `{library}` stands for the code that
     /// is loaded into it. What it imports ahead follows.
     pub command: Vec<String>,
+    /// The file in this folder that says whether a fork is as good as a start: until it has said so,
+    /// no program runs in one. Without it forks are used at once.
+    #[serde(default)]
+    pub selftest: Option<String>,
 }
 
 /// How a runner takes its request and gives its result.
@@ -165,6 +169,13 @@ pub enum ManifestError {
 /// What stands for something in braces in a command.
 const PLACEHOLDERS: [&str; 5] =
     ["{interpreter}", "{runner}", "{packages}", "{heap_mb}", "{library}"];
+
+impl ZygoteManifest {
+    /// Whether its heap is bounded when it starts, so that its forks suit one memory limit only.
+    pub fn bounds_its_heap(&self) -> bool {
+        self.command.iter().any(|part| part.contains("{heap_mb}"))
+    }
+}
 
 impl RuntimeManifest {
     /// The least memory that it starts with, in bytes.
@@ -301,6 +312,13 @@ impl RuntimeManifest {
         }
         for part in self.zygote.iter().flat_map(|zygote| &zygote.command) {
             check_text("zygote.command", part, &PLACEHOLDERS)?;
+        }
+        let selftest = self.zygote.iter().find_map(|zygote| zygote.selftest.as_deref());
+        if selftest.is_some_and(|file| !is_file_name(file)) {
+            return refuse(
+                "zygote.selftest",
+                "it is not a file name in this folder; hint: as in `selftest.rb`",
+            );
         }
         if self.zygote.as_ref().is_some_and(|zygote| zygote.command.is_empty()) {
             return refuse("zygote.command", "it is empty; hint: as `command`, with `{library}`");

@@ -223,9 +223,12 @@ pub fn verdict(evidence: &Evidence) -> Verdict {
 fn out_of_memory(evidence: &Evidence, exit: Exit) -> Option<bool> {
     let memory = &evidence.memory;
     let near_limit = memory.peak.map(|peak| peak >= memory.limit / 5 * 4);
+    // Heaps are bounded by three quarters of the limit or more (`{heap_mb}`), with all that is in
+    // them, inherited or not: an abort below is none for the heap's sake.
+    let heap = memory.peak.map(|peak| peak.saturating_add(memory.inherited.unwrap_or(0)));
     let heap_aborted = memory.heap_aborts
         && matches!(exit, Exit::Signal(SIGABRT | SIGTRAP))
-        && near_limit == Some(true);
+        && heap.is_some_and(|heap| heap >= memory.limit / 10 * 7);
     if heap_aborted {
         return Some(true);
     }

@@ -26,12 +26,13 @@ prop_compose! {
         ])),
         frame in frames(),
         oom_kills in 0..3_u64, peak in prop::option::of(0..300_u64), heap_aborts: bool,
+        inherited in prop::option::of(0..100_u64),
         refused in 0..2_u64, watched: bool, most in prop::option::of(0..100_u64), full: bool, unroutable in 0..2_u64,
         denied in prop::collection::vec("[a-z]{1,8}", 0..3),
     ) -> Evidence {
         Evidence {
             exit, stopped, frame,
-            memory: MemoryEvidence { oom_kills, peak, limit: 256, heap_aborts },
+            memory: MemoryEvidence { oom_kills, peak, inherited, limit: 256, heap_aborts },
             meters: if watched { Meters::Watch } else { Meters::CgroupV2 },
             processes: ProcessEvidence { refused, peak: most.filter(|_| watched), limit: 64 },
             disk: DiskEvidence { full },
@@ -142,8 +143,14 @@ fn a_heap_that_aborts_at_its_limit_is_memory_and_elsewhere_a_signal() {
         },
         ..Evidence::default()
     };
-    assert_eq!(verdict(&aborted(80)).culprit(), Culprit::Limit);
+    assert_eq!(verdict(&aborted(70)).culprit(), Culprit::Limit);
     assert_eq!(verdict(&aborted(20)).culprit(), Culprit::Program);
+    // What a forked interpreter began with is in its heap too, and in no peak.
+    let mut forked = aborted(60);
+    forked.memory.inherited = Some(9);
+    assert_eq!(verdict(&forked).culprit(), Culprit::Program);
+    forked.memory.inherited = Some(10);
+    assert_eq!(verdict(&forked).culprit(), Culprit::Limit);
 }
 
 #[test]

@@ -40,6 +40,8 @@ pub struct Warm {
     pub cells: u32,
     /// Bytes of their working directory.
     pub disk: u64,
+    /// The memory limit by which a zygote bounds its heap, which is that of all its workers.
+    pub memory: u64,
     /// After so many workers a zygote is replaced: what repeats among them repeats no longer.
     pub most_forks: u32,
     /// And at this age.
@@ -53,6 +55,7 @@ impl Default for Warm {
             zygotes: false,
             cells: 0,
             disk: 0,
+            memory: 0,
             most_forks: 5000,
             most_age: Duration::from_secs(15 * 60),
         }

@@ -123,6 +123,9 @@ pub struct Counters {
     pub unheard: Option<u64>,
     /// Whether a file system of the sandbox was full at the end.
     pub disk_full: bool,
+    /// Of a forked worker: the memory that it began with, in bytes, and that its peak leaves out,
+    /// because it is its zygote's until it is written to.
+    pub inherited: Option<u64>,
 }
 
 /// Why a file was left.
@@ -485,6 +488,7 @@ impl Report {
                     .optional(counters.unroutable)
                     .optional(counters.unheard)
                     .u8(u8::from(counters.disk_full))
+                    .optional(counters.inherited)
             }
             Self::File { slot, note, size, name } => Writer::new(5)
                 .u32(*slot)
@@ -560,6 +564,7 @@ impl Report {
                     unroutable: reader.optional()?,
                     unheard: reader.optional()?,
                     disk_full: reader.u8()? != 0,
+                    inherited: reader.optional()?,
                 };
                 Self::Ended { slot, status, stopped, counters }
             }
@@ -619,7 +624,7 @@ mod tests {
 
         #[test]
         fn reports_survive_the_wire(slot: u32, size: u64, name in proptest::collection::vec(any::<u8>(), 0..NAME_LEN), text in "[a-z ]{0,90}") {
-            let counters = Counters { oom_kills: Some(size), disk_full: true, ..Counters::default() };
+            let counters = Counters { oom_kills: Some(size), disk_full: true, inherited: Some(size), ..Counters::default() };
             for report in [
                 Report::Ready(Conditions { landlock_abi: 7, cgroup_version: 1, meters: KernelMeters { processes: true, ..KernelMeters::default() }, two_ids: true, own_devices: false, proc: true, network_hurdle: (slot % 2 == 0).then(|| text.clone()) }),
                 Report::Prepared { ticket: slot, slot, cell: Duration::from_micros(7), worker: Duration::from_micros(size) },

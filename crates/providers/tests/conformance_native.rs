@@ -2,7 +2,7 @@
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
-use ampoule_core::Layer;
+use ampoule_core::{Layer, SelfTest as _};
 use ampoule_providers::{
     native::{Native, NativeConfig, NativeRuntime, NetworkConfig, Warm},
     runtimes::{Catalogue, default_data_dir},
@@ -43,11 +43,19 @@ fn main() -> ExitCode {
         allow_missing: vec![Layer::Cgroup],
         network: NetworkConfig::default(),
         probes: None,
-        warm: Warm { zygotes: true, cells: 2, disk: 100 << 20, ..Warm::default() },
+        warm: Warm {
+            zygotes: true,
+            cells: 2,
+            disk: 100 << 20,
+            memory: 256 << 20,
+            ..Warm::default()
+        },
     };
     let keeper = Native::spawn(&config).unwrap();
     let runtime = Runtime::new().unwrap();
     let native = runtime.block_on(Native::connect(keeper, &config)).unwrap();
+    // So that programs in JavaScript run as a service runs them.
+    runtime.block_on(native.prove_forks());
     conformance::run(
         Subject::new(runtime.handle(), Arc::new(native))
             .oracle(Arc::new(Host))

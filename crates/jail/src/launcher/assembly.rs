@@ -291,6 +291,7 @@ impl Launcher {
     fn adopt(&mut self, index: usize, pidfd: Option<OwnedFd>) {
         let Some(slot) = self.slots[index].as_mut() else { return };
         if let Some(forking) = slot.forking.take() {
+            slot.inherited = self.nests.anonymous_of(forking.zygote);
             self.note_answer(forking.zygote, true);
         }
         let Some(slot) = self.slots[index].as_mut() else { return };

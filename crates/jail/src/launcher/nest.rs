@@ -120,6 +120,12 @@ impl Nests {
         self.nests.iter_mut().find(is_of)
     }
 
+    /// The memory of a zygote that its workers share until they write to it, in bytes.
+    pub(super) fn anonymous_of(&self, place: usize) -> Option<u64> {
+        let zygote = self.zygotes.get(place)?.as_ref()?;
+        Some(zygote.anonymous * u64::try_from(rustix::param::page_size()).ok()?)
+    }
+
     fn zygote(&mut self, place: usize) -> Option<&mut Zygote> {
         self.zygotes.get_mut(place)?.as_mut()
     }
@@ -221,7 +227,7 @@ impl Launcher {
         fcntl_setfl(&ours, OFlags::NONBLOCK).step("make a zygote's socket non-blocking")?;
         let birth = Birth {
             cell: zygote::root_of(image, devices, self.meters.version() == 0, &self.without),
-            command: Command::new(&image.zygotes[kind], &image.environment, u64::MAX >> 1)?,
+            command: Command::new(&image.zygotes[kind], &image.environment, self.warm.memory)?,
             control: &theirs,
         };
         let zygote = zygote::start(&birth, ours, &self.nests.terms)?;
@@ -289,7 +295,7 @@ impl Launcher {
         let Some(zygote) = self.nests.zygote(place) else { return };
         let (forks, age) = (zygote.forks, zygote.born.elapsed());
         let looks = forks.is_multiple_of(SIZE_EVERY);
-        let grown = looks && pages(&zygote.process.pidfd) > zygote.pages + MOST_GROWTH;
+        let grown = looks && pages(&zygote.process.pidfd).resident > zygote.pages + MOST_GROWTH;
         if forks < self.warm.most_forks && age < self.warm.most_age && !grown {
             return;
         }
@@ -331,7 +337,8 @@ impl Launcher {
         match wire::receive_now(control, &mut buffer) {
             Ok(Some((1, _))) if buffer[0] == STARTED => {
                 zygote.phase = Phase::Ready;
-                zygote.pages = pages(&zygote.process.pidfd);
+                let Pages { resident, anonymous } = pages(&zygote.process.pidfd);
+                (zygote.pages, zygote.anonymous) = (resident, anonymous);
                 self.welcome(place);
             }
             Ok(Some((length, _))) => {
@@ -637,11 +644,19 @@ fn due(zygote: &Zygote) -> Option<Instant> {
     }
 }
 
-/// The resident pages of a process.
-fn pages(pidfd: &OwnedFd) -> u64 {
+/// The resident pages of a process, and those of them that are of no file.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pages {
+    resident: u64,
+    anonymous: u64,
+}
+
+fn pages(pidfd: &OwnedFd) -> Pages {
     let read = || {
         let statm = fs::read_to_string(format!("/proc/{}/statm", proc_pid(pidfd).ok()?)).ok()?;
-        statm.split(' ').nth(1)?.parse().ok()
+        let mut numbers = statm.split(' ').skip(1).map_while(|number| number.parse::<u64>().ok());
+        let (resident, of_files) = (numbers.next()?, numbers.next()?);
+        Some(Pages { resident, anonymous: resident.saturating_sub(of_files) })
     };
-    read().unwrap_or(0)
+    read().unwrap_or_default()
 }

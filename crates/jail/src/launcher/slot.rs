@@ -123,6 +123,8 @@ pub(super) struct Slot {
     pub(super) origin: Origin,
     /// The order to a zygote that is not answered yet.
     pub(super) forking: Option<Forking>,
+    /// What a forked worker has of its zygote's, in bytes.
+    pub(super) inherited: Option<u64>,
     /// The listener of a worker that its zygote has not told of yet.
     pub(super) early_listener: Option<OwnedFd>,
     /// Why such a worker failed.
@@ -168,6 +170,7 @@ impl Slot {
             template,
             origin: Origin::Exec,
             forking: None,
+            inherited: None,
             early_listener: None,
             early_failure: None,
             limits,
@@ -286,12 +289,14 @@ impl Slot {
 
     /// What the kernel counted for this run.
     pub(super) fn count(&self) -> Counters {
-        let mut counters = Counters::default();
+        let mut counters = Counters { inherited: self.inherited, ..Counters::default() };
         if let Some(group) = &self.group {
             group.count(&mut counters);
         }
         if let Some(watched) = &self.watched {
             watched.count(&mut counters);
+            // What each process has is looked at, whoever has it too.
+            counters.inherited = self.inherited.and(Some(0));
         }
         if let Some(handles) = &self.handles {
             counters.disk_full = is_full(&handles.workspace) || is_full(&handles.tmp);

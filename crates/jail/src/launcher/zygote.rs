@@ -63,6 +63,8 @@ pub(super) struct Zygote {
     pub(super) proven: bool,
     /// Resident pages when it was ready, and now and then.
     pub(super) pages: u64,
+    /// Those of them that are of no file, when it was ready.
+    pub(super) anonymous: u64,
     /// What it said before it ended.
     pub(super) last_words: Option<String>,
 }
@@ -123,6 +125,7 @@ pub(super) fn start(birth: &Birth<'_>, control: OwnedFd, terms: &[u8]) -> Jail<Z
         orders: 0,
         proven: false,
         pages: 0,
+        anonymous: 0,
         last_words: None,
     };
     match wire::send(control.as_fd(), terms, &[]) {

@@ -21,15 +21,21 @@ mod output;
 mod proofs;
 mod run;
 mod sandbox;
+mod selftest;
 mod stages;
 mod text_frame;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use ampoule_core::{
-    CancelGrade, Capabilities, DestroyGrade, Error, ErrorKind, EvidenceGrade, IsolationLevel,
-    IsolationReport, Language, Layer, Meters, NetworkPolicy, Profile, Provider, ProviderInfo,
-    Result, Sandbox, SandboxSpec, TemplateHint, TemplateName, ValueChannel,
+    CancelGrade, CancellationToken, Capabilities, Collector, DestroyGrade, Error, ErrorKind,
+    EvidenceGrade, ExecuteRequest, ExecutionResult, IsolationLevel, IsolationReport, Language,
+    Layer, Meters, NetworkPolicy, Provider, ProviderInfo, Result, Sandbox, SandboxSpec,
+    TemplateHint, TemplateName, ValueChannel,
 };
 use ampoule_jail::{CellLimits, Conditions, Keeper, Origin};
 use async_trait::async_trait;
@@ -42,6 +48,7 @@ use groups::Groups;
 use link::{Link, LinkState};
 pub use proofs::{METERS, MeterProof};
 use sandbox::NativeSandbox;
+use selftest::{ForkTests, Zygotes};
 
 /// How long `create` waits for a launcher that is being replaced, and for an interpreter to start.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -51,8 +58,27 @@ const PATIENCE: Duration = Duration::from_secs(10);
 struct TemplateInfo {
     index: u32,
     traits: RuntimeTraits,
-    /// Its warm interpreters: the bare one, then those of these templates.
-    zygotes: Option<Arc<[TemplateName]>>,
+    /// Its warm interpreters, if it has any.
+    zygotes: Option<Zygotes>,
+}
+
+impl TemplateInfo {
+    fn new(runtime: &NativeRuntime, index: u32, warm: &Warm) -> Self {
+        let manifest = &runtime.folder.manifest;
+        let traits = RuntimeTraits {
+            protocol: manifest.protocol,
+            heap_aborts: manifest.heap_aborts,
+            probes: manifest.probes.clone(),
+        };
+        let names = runtime.templates().iter();
+        let names = names.map(|template| TemplateName::new(&template.name));
+        let zygotes = manifest.zygote.as_ref().filter(|_| warm.zygotes).map(|zygote| Zygotes {
+            templates: names.collect(),
+            memory: zygote.bounds_its_heap().then_some(warm.memory),
+            trusted: Arc::new(AtomicBool::new(zygote.selftest.is_none())),
+        });
+        Self { index, traits, zygotes }
+    }
 }
 
 /// The native provider.
@@ -62,9 +88,10 @@ pub struct Native {
     templates: BTreeMap<Language, TemplateInfo>,
     groups: Groups,
     proofs: proofs::Proofs,
+    fork_tests: ForkTests,
     link: watch::Receiver<LinkState>,
     tender: std::sync::Mutex<Option<JoinHandle<()>>>,
-    closing: tokio_util::sync::CancellationToken,
+    closing: CancellationToken,
 }
 
 impl Native {
@@ -78,29 +105,17 @@ impl Native {
 
     /// Connects to the started processes and waits until they can build sandboxes.
     pub async fn connect(keeper: Keeper, config: &NativeConfig) -> Result<Self> {
-        let closing = tokio_util::sync::CancellationToken::new();
+        let closing = CancellationToken::new();
         let (link, tender) = link::tend(keeper, closing.clone())?;
         let mut capabilities = capabilities(config);
+        let templates = config.runtimes.iter().zip(0..).map(|(runtime, index)| {
+            (runtime.folder.language().clone(), TemplateInfo::new(runtime, index, &config.warm))
+        });
+        let templates = templates.collect();
         let mut native = Self {
             capabilities: Arc::new(capabilities.clone()),
-            templates: config
-                .runtimes
-                .iter()
-                .zip(0..)
-                .map(|(runtime, index)| {
-                    let manifest = &runtime.folder.manifest;
-                    let traits = RuntimeTraits {
-                        protocol: manifest.protocol,
-                        heap_aborts: manifest.heap_aborts,
-                        probes: manifest.probes.clone(),
-                    };
-                    let names = runtime.templates().iter();
-                    let names = names.map(|template| TemplateName::new(&template.name));
-                    let zygotes = manifest.zygote.as_ref().map(|_| names.collect());
-                    let info = TemplateInfo { index, traits, zygotes };
-                    (runtime.folder.language().clone(), info)
-                })
-                .collect(),
+            fork_tests: ForkTests::new(config, &templates),
+            templates,
             groups: Groups::default(),
             proofs: proofs::Proofs::new(config),
             link,
@@ -121,14 +136,18 @@ impl Native {
     }
 
     /// Builds a sandbox of a template.
-    async fn build(&self, template: TemplateInfo, spec: SandboxSpec) -> Result<NativeSandbox> {
+    async fn build(
+        &self,
+        template: TemplateInfo,
+        origin: Origin,
+        spec: SandboxSpec,
+    ) -> Result<NativeSandbox> {
         let limits = CellLimits {
             memory: spec.limits.memory,
             disk: spec.limits.disk,
             processes: spec.limits.processes,
             millicpus: spec.limits.millicpus,
         };
-        let origin = self.origin(&template, &spec);
         let mut link = self.link().await?;
         let mut prepared = link.prepare(template.index, origin, limits, spec.network).await;
         if prepared.is_err() && link.is_closed() {
@@ -139,21 +158,43 @@ impl Native {
         let prepared = prepared?;
         let mut isolation = isolation_report(&link, spec.network);
         self.proofs.leave_out(&mut isolation);
-        NativeSandbox::start(prepared, spec, isolation, template.traits, PATIENCE).await
+        let zygotes = template.zygotes.filter(|_| matches!(origin, Origin::Exec));
+        let outdated = zygotes.and_then(|zygotes| zygotes.outdated(&spec));
+        let sandbox =
+            NativeSandbox::start(prepared, spec, isolation, template.traits, PATIENCE).await?;
+        Ok(sandbox.until(outdated))
     }
 
     /// Where the interpreter of a sandbox comes from.
     fn origin(&self, template: &TemplateInfo, spec: &SandboxSpec) -> Origin {
-        match (&template.zygotes, spec.profile) {
-            (Some(zygotes), Profile::Fast) => {
+        match &template.zygotes {
+            Some(zygotes) if zygotes.suit(spec) => {
                 let is_it = |name: &TemplateName| Some(name) == spec.template.as_ref();
                 // The bare one is the first.
-                let zygote = zygotes.iter().position(is_it).map_or(0, |place| place + 1);
+                let zygote = zygotes.templates.iter().position(is_it).map_or(0, |place| place + 1);
                 let zygote = u32::try_from(zygote).unwrap_or(0);
                 Origin::Zygote { zygote, group: self.groups.number(&spec.trust_group) }
             }
-            (None, _) | (Some(_), Profile::Strict) => Origin::Exec,
+            _ => Origin::Exec,
         }
+    }
+
+    /// Runs a program of ours as any other, but for the gate and the queue.
+    async fn run_as(
+        &self,
+        template: TemplateInfo,
+        origin: Origin,
+        request: ExecuteRequest,
+    ) -> Result<ExecutionResult> {
+        let mut sandbox = self.build(template, origin, request.spec()).await?;
+        let collected = match sandbox.execute(request, CancellationToken::new()).await {
+            Ok(events) => Collector::collect(events).await,
+            Err(error) => Err(error),
+        };
+        let destroyed = Box::new(sandbox).destroy().await;
+        let result = collected?;
+        destroyed?;
+        Ok(result)
     }
 
     /// The launcher that is there now, or the next one.
@@ -249,7 +290,8 @@ impl Provider for Native {
         let template = self.templates.get(&spec.language).cloned().ok_or_else(|| {
             Error::new(ErrorKind::Unsupported, "create a sandbox", "no such template")
         })?;
-        Ok(Box::new(self.build(template, spec).await?))
+        let origin = self.origin(&template, &spec);
+        Ok(Box::new(self.build(template, origin, spec).await?))
     }
 
     async fn shutdown(&self) -> Result<()> {

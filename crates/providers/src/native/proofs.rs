@@ -7,12 +7,11 @@ use std::{
 };
 
 use ampoule_core::{
-    Arguments, CancellationToken, Code, Collector, Crossing, Error, ErrorKind, ExecuteRequest,
-    ExecutionId, ExecutionResult, FenceProof, IsolationReport, Language, Layer, LimitKind, Limits,
-    Meters, NetworkPolicy, Outcome, Profile, Protocol, Result, Sandbox as _, SelfTest, StopReason,
-    TrustGroup, Usage,
+    Arguments, Code, Crossing, Error, ErrorKind, ExecuteRequest, ExecutionId, ExecutionResult,
+    FenceProof, ForkProof, IsolationReport, Language, Layer, LimitKind, Limits, Meters,
+    NetworkPolicy, Outcome, Profile, Protocol, Result, SelfTest, StopReason, TrustGroup, Usage,
 };
-use ampoule_jail::{MeterProbe, ProbeRequest, probed_fences};
+use ampoule_jail::{MeterProbe, Origin, ProbeRequest, probed_fences};
 use async_trait::async_trait;
 use tokio::{net::TcpListener, sync::Mutex};
 
@@ -130,6 +129,10 @@ impl SelfTest for Native {
         }
         proofs
     }
+
+    async fn prove_forks(&self) -> Vec<ForkProof> {
+        self.try_forks().await
+    }
 }
 
 impl Native {
@@ -186,7 +189,7 @@ impl Native {
         }
     }
 
-    /// Runs a probe as any program, but for the gate and the queue.
+    /// Runs a probe.
     async fn run_probe(&self, asked: &ProbeRequest, limits: Limits) -> Result<ExecutionResult> {
         let invalid = |what: &dyn std::fmt::Display| {
             Error::new(ErrorKind::Internal, "ask a probe", what.to_string())
@@ -204,14 +207,6 @@ impl Native {
             profile: Profile::Fast,
             trust_group: TrustGroup::default(),
         };
-        let mut sandbox = self.build(template, request.spec()).await?;
-        let collected = match sandbox.execute(request, CancellationToken::new()).await {
-            Ok(events) => Collector::collect(events).await,
-            Err(error) => Err(error),
-        };
-        let destroyed = Box::new(sandbox).destroy().await;
-        let result = collected?;
-        destroyed?;
-        Ok(result)
+        self.run_as(template, Origin::Exec, request).await
     }
 }

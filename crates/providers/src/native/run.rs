@@ -254,6 +254,7 @@ impl Run {
             memory: MemoryEvidence {
                 oom_kills: counters.oom_kills.unwrap_or(0),
                 peak: counters.memory_peak,
+                inherited: counters.inherited,
                 limit: self.limits.memory,
                 heap_aborts: self.traits.heap_aborts,
             },

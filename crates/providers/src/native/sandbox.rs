@@ -2,8 +2,10 @@
 
 use std::{
     convert::Infallible,
-    sync::Arc,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -47,6 +49,8 @@ pub(super) struct NativeSandbox {
     returned: Option<oneshot::Receiver<SlotHandle>>,
     /// Ends the execution when the sandbox goes.
     abandon: CancellationToken,
+    /// Says that another would be made in another way by now.
+    outdated: Option<Arc<AtomicBool>>,
 }
 
 impl NativeSandbox {
@@ -100,7 +104,14 @@ impl NativeSandbox {
             ready: Some((slot, channels)),
             returned: None,
             abandon: CancellationToken::new(),
+            outdated: None,
         })
+    }
+
+    /// The same, which is not worth keeping once it is said to be outdated.
+    pub(super) fn until(mut self, outdated: Option<Arc<AtomicBool>>) -> Self {
+        self.outdated = outdated;
+        self
     }
 }
 
@@ -121,7 +132,9 @@ impl Sandbox for NativeSandbox {
     }
 
     fn is_ready(&self) -> bool {
-        self.ready.as_ref().is_some_and(|(slot, _)| slot.is_quiet())
+        let is_outdated =
+            self.outdated.as_ref().is_some_and(|outdated| outdated.load(Ordering::Acquire));
+        !is_outdated && self.ready.as_ref().is_some_and(|(slot, _)| slot.is_quiet())
     }
 
     async fn execute(

@@ -31,7 +31,14 @@ type Embedded = (&'static str, &'static [(&'static str, &'static str)]);
 
 const BUILTIN: &[Embedded] = &[
     embedded!("python", "manifest.toml", "runner.py", "requirements.lock"),
-    embedded!("nodejs", "manifest.toml", "runner.js", "package.json", "package-lock.json"),
+    embedded!(
+        "nodejs",
+        "manifest.toml",
+        "runner.js",
+        "selftest.js",
+        "package.json",
+        "package-lock.json"
+    ),
 ];
 
 /// A folder that cannot be used.

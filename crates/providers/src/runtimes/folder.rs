@@ -33,6 +33,8 @@ pub struct RuntimeFolder {
     pub manifest: RuntimeManifest,
     /// The runner's source.
     pub runner: Cow<'static, str>,
+    /// The program that says whether a fork is as good as a start, if the manifest names one.
+    pub selftest: Option<Cow<'static, str>>,
     /// The files that the packages are installed from, the lock among them, by their names.
     pub package_files: BTreeMap<String, Cow<'static, str>>,
 }
@@ -139,6 +141,8 @@ impl RuntimeFolder {
             bad(format!("`{MANIFEST}`{}: {error}", line.unwrap_or_default()))
         })?;
         let runner = source(&manifest.runner)?;
+        let selftest = manifest.zygote.as_ref().and_then(|zygote| zygote.selftest.as_deref());
+        let selftest = selftest.map(source).transpose()?;
         let mut package_files = BTreeMap::new();
         if let Some(packages) = &manifest.packages {
             let mut files = vec![packages.lock.as_str()];
@@ -150,7 +154,7 @@ impl RuntimeFolder {
             }
         }
         let path = path.map(Path::to_owned);
-        Ok(Self { name: name.to_owned(), path, manifest, runner, package_files })
+        Ok(Self { name: name.to_owned(), path, manifest, runner, selftest, package_files })
     }
 }
 

@@ -1,6 +1,7 @@
 //! The native provider against the real kernel: what programs do, and what is said of it.
 
 mod containment;
+mod forks;
 mod lifecycle;
 mod proofs;
 mod rig;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         containment::add(&mut suite, &format!("{heading}containment"), rig);
     }
     zygotes::add(&mut suite, &rig, &zygotes);
+    forks::add(&mut suite, &rig);
     proofs::add(&mut suite, &tried);
     let last = Arc::clone(&rig);
     suite.run(move || {

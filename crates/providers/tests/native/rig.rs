@@ -9,7 +9,7 @@ use ampoule_core::{
 };
 use ampoule_providers::{
     native::{Native, NativeConfig, NativeRuntime, NetworkConfig, Probes, Warm},
-    runtimes::{Catalogue, default_data_dir},
+    runtimes::{Catalogue, RuntimeFolder, default_data_dir},
 };
 use ampoule_testkit::{Failure, children_of};
 use tokio::runtime::Runtime;
@@ -26,6 +26,7 @@ pub(crate) const WARM: Warm = Warm {
     zygotes: true,
     cells: 1,
     disk: 100 << 20,
+    memory: 256 << 20,
     most_forks: 5000,
     most_age: Duration::from_secs(900),
 };
@@ -56,6 +57,11 @@ pub(crate) fn request(language: &str, code: &str, limits: Limits) -> ExecuteRequ
 pub(crate) fn runtimes() -> Vec<NativeRuntime> {
     let find = |folder| NativeRuntime::find(folder, &default_data_dir()).unwrap();
     Catalogue::builtin().iter().map(find).collect()
+}
+
+/// Runtimes of these folders, with what is installed.
+pub(crate) fn found(folders: &[RuntimeFolder]) -> Vec<NativeRuntime> {
+    folders.iter().map(|f| NativeRuntime::find(f, &default_data_dir()).unwrap()).collect()
 }
 
 impl Rig {

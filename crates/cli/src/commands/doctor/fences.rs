@@ -59,6 +59,7 @@ async fn try_with(native: Native, config: &Config, report: &mut Report) -> Resul
             )),
         }
     }
+    report.forks = native.prove_forks().await;
     native.shutdown().await
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! kernel, machine, meters, runtimes, service    looked at, each by itself
-//! fences, and the meters once more              tried: probes in real sandboxes
+//! fences, the meters once more, forks           tried: probes in real sandboxes
 //! ```
 //!
 //! Each section stands alone: what keeps sandboxes from being built here is one line, and the rest
@@ -40,6 +40,7 @@ pub(crate) fn doctor(arguments: &DoctorArguments, layers: &Layers) -> Result<Exi
     // Processes are started here: nothing before may have made a thread.
     fences::try_all(&config, &arguments.without, &mut report)?;
     report.checks.extend(runtimes::checks(&config));
+    report.checks.extend(report.forks.iter().map(runtimes::forks));
     report.checks.push(machine::data_directory(&config.data_dir));
     report.checks.push(machine::address(&config.listen));
     report.checks.extend(refused_service(&config));

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use ampoule_core::FenceProof;
+use ampoule_core::{FenceProof, ForkProof};
 use serde::Serialize;
 
 use crate::exit::Failure;
@@ -112,6 +112,7 @@ pub(super) struct Report {
     pub(super) checks: Vec<Check>,
     pub(super) probes: Vec<FenceProof>,
     pub(super) meters: Vec<MeterRow>,
+    pub(super) forks: Vec<ForkProof>,
 }
 
 impl Report {
@@ -132,12 +133,14 @@ impl Report {
             checks: &'a [Check],
             probes: &'a [FenceProof],
             meters: &'a [MeterRow],
+            forks: &'a [ForkProof],
         }
         let shown = Shown {
             ok: self.is_ok(),
             checks: &self.checks,
             probes: &self.probes,
             meters: &self.meters,
+            forks: &self.forks,
         };
         serde_json::to_string(&shown)
             .map(|text| text + "\n")

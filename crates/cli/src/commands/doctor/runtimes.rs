@@ -1,5 +1,6 @@
 //! Interpreters and packages.
 
+use ampoule_core::ForkProof;
 use ampoule_providers::runtimes::{Catalogue, RuntimeStatus, status};
 
 use super::report::{Check, Status};
@@ -24,6 +25,22 @@ pub(super) fn checks(config: &Config) -> Vec<Check> {
         Check::failed(SECTION, folder.path.display().to_string(), detail, fix)
     }));
     checks
+}
+
+/// Whether programs run in forks of a warm interpreter. They run all the same where they do not.
+pub(super) fn forks(proof: &ForkProof) -> Check {
+    let ForkProof { language, version, passed, problem } = proof;
+    let name = format!("{language} forks");
+    let version = version.as_deref().unwrap_or("unknown version");
+    match problem {
+        None => Check::ok(SECTION, name, format!("{version}: {passed} probes passed in forks")),
+        Some(problem) => Check::warning(
+            SECTION,
+            name,
+            format!("{version} is started for each program: {problem}"),
+            "nothing, or another version of it; a start costs more time than a fork",
+        ),
+    }
 }
 
 fn check(runtime: &RuntimeStatus) -> Check {
