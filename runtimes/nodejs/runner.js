@@ -411,6 +411,8 @@
     try {
       if (identity(3) === resultPipe) {
         writeAll(3, frameOf(body));
+        // Whoever reads it ends all of us: sooner than this process could end by itself.
+        wait(waitCell, 0, 0, 100);
         leave(code);
       }
     } catch {

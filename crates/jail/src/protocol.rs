@@ -11,7 +11,7 @@
 //!   Lease{slot, limits}           ->  the clock starts
 //!   Kill{slot, why}               ->  (result is in, output limit, caller gone)
 //!                                 <-  Ended{slot, wait status, counters}: no process is left
-//!                                 <-  File{slot, …} + descriptor, repeated; Collected{slot}
+//!                                 <-  File{slot, …} + descriptor, as many as it said
 //!   Release{slot}                 ->
 //!                                 <-  Released{slot}: nothing is left
 //! ```
@@ -207,8 +207,12 @@ pub enum Report {
         stopped: Option<StopReason>,
         /// What the kernel counted.
         counters: Counters,
+        /// Entries of `artifacts/` that are told next.
+        files: u32,
+        /// Entries beyond those.
+        more: u32,
     },
-    /// One entry of `artifacts/`; told unasked once the run has ended.
+    /// One entry of `artifacts/`.
     File {
         /// The sandbox.
         slot: u32,
@@ -218,13 +222,6 @@ pub enum Report {
         size: u64,
         /// Its name as the file system has it.
         name: Vec<u8>,
-    },
-    /// All entries were told.
-    Collected {
-        /// The sandbox.
-        slot: u32,
-        /// Entries beyond those told.
-        more: u32,
     },
     /// Nothing of the sandbox is left.
     Released {
@@ -469,7 +466,7 @@ impl Report {
             Self::Failed { ticket, full, text } => {
                 Writer::new(3).u32(*ticket).u8(u8::from(*full)).blob(text.as_bytes(), TEXT_LEN)
             }
-            Self::Ended { slot, status, stopped, counters } => {
+            Self::Ended { slot, status, stopped, counters, files, more } => {
                 let (kind, number) = match *status {
                     WaitStatus::Exited(code) => (0, code),
                     WaitStatus::Signaled(signal) => (1, signal),
@@ -489,6 +486,8 @@ impl Report {
                     .optional(counters.unheard)
                     .u8(u8::from(counters.disk_full))
                     .optional(counters.inherited)
+                    .u32(*files)
+                    .u32(*more)
             }
             Self::File { slot, note, size, name } => Writer::new(5)
                 .u32(*slot)
@@ -500,11 +499,10 @@ impl Report {
                 })
                 .u64(*size)
                 .blob(name, NAME_LEN),
-            Self::Collected { slot, more } => Writer::new(6).u32(*slot).u32(*more),
-            Self::Released { slot } => Writer::new(7).u32(*slot),
+            Self::Released { slot } => Writer::new(6).u32(*slot),
             Self::Zygote { template, zygote, group, trouble } => {
                 let text = trouble.as_deref().unwrap_or_default();
-                Writer::new(8)
+                Writer::new(7)
                     .u32(*template)
                     .u32(*zygote)
                     .u32(*group)
@@ -566,7 +564,8 @@ impl Report {
                     disk_full: reader.u8()? != 0,
                     inherited: reader.optional()?,
                 };
-                Self::Ended { slot, status, stopped, counters }
+                let (files, more) = (reader.u32()?, reader.u32()?);
+                Self::Ended { slot, status, stopped, counters, files, more }
             }
             5 => Self::File {
                 slot: reader.u32()?,
@@ -579,9 +578,8 @@ impl Report {
                 size: reader.u64()?,
                 name: reader.blob()?,
             },
-            6 => Self::Collected { slot: reader.u32()?, more: reader.u32()? },
-            7 => Self::Released { slot: reader.u32()? },
-            8 => Self::Zygote {
+            6 => Self::Released { slot: reader.u32()? },
+            7 => Self::Zygote {
                 template: reader.u32()?,
                 zygote: reader.u32()?,
                 group: reader.u32()?,
@@ -629,9 +627,9 @@ mod tests {
                 Report::Ready(Conditions { landlock_abi: 7, cgroup_version: 1, meters: KernelMeters { processes: true, ..KernelMeters::default() }, two_ids: true, own_devices: false, proc: true, network_hurdle: (slot % 2 == 0).then(|| text.clone()) }),
                 Report::Prepared { ticket: slot, slot, cell: Duration::from_micros(7), worker: Duration::from_micros(size) },
                 Report::Failed { ticket: slot, full: true, text: text.clone() },
-                Report::Ended { slot, status: WaitStatus::Signaled(9), stopped: Some(StopReason::Wall), counters },
+                Report::Ended { slot, status: WaitStatus::Signaled(9), stopped: Some(StopReason::Wall), counters, files: slot, more: 3 },
                 Report::File { slot, note: FileNote::Special, size, name: name.clone() },
-                Report::Collected { slot, more: 3 },
+                Report::Zygote { template: slot, zygote: 1, group: 2, trouble: (slot % 2 == 0).then(|| text.clone()) },
                 Report::Released { slot },
             ] {
                 prop_assert_eq!(Report::decode(&report.encode()), Ok(report));

@@ -436,6 +436,9 @@ impl Launcher {
         }
         if slot.is_alive() {
             slot.kill();
+            if reason == StopReason::Result {
+                slot.count_network();
+            }
         }
     }
 
@@ -457,8 +460,6 @@ impl Launcher {
             forget(&self.epoll, &mut slot.worker);
             let unfinished = slot.state == State::Confining;
             slot.kill();
-            // While the first process ends there is time to count.
-            slot.count_early();
             if unfinished {
                 self.fail(index, "confine a worker: it ended early");
                 return;
@@ -483,29 +484,25 @@ impl Launcher {
             self.release(index);
             return;
         }
+        let (entries, more) = match &slot.handles {
+            Some(handles) => artifacts::collect(&handles.workspace),
+            None => (Vec::new(), 0),
+        };
         let number = u32::try_from(index).unwrap_or(u32::MAX);
         let report = Report::Ended {
             slot: number,
             status: slot.status,
             stopped: slot.stopped,
-            counters: slot.counted.take().unwrap_or_else(|| slot.count()),
+            counters: slot.count(),
+            files: u32::try_from(entries.len()).unwrap_or(u32::MAX),
+            more,
         };
         self.tell(&report, Vec::new());
-        self.collect(number);
-    }
-
-    /// Tells the manager of every file in `artifacts/` of an ended run.
-    fn collect(&mut self, number: u32) {
-        let (entries, more) = match self.slot_mut(number) {
-            Some(Slot { handles: Some(handles), .. }) => artifacts::collect(&handles.workspace),
-            _ => (Vec::new(), 0),
-        };
         for entry in entries {
             let report =
                 Report::File { slot: number, note: entry.note, size: entry.size, name: entry.name };
             self.tell(&report, entry.file.into_iter().collect());
         }
-        self.tell(&Report::Collected { slot: number, more }, Vec::new());
     }
 
     /// Frees everything of a slot in which nothing lives.

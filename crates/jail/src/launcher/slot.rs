@@ -150,8 +150,8 @@ pub(super) struct Slot {
     /// Who counts where no control group does.
     pub(super) watched: Option<Watched>,
     pub(super) lease: Option<Lease>,
-    /// What was counted already, and is final.
-    pub(super) counted: Option<Counters>,
+    /// Attempts on the network, if they were counted already.
+    pub(super) tried: Option<(u64, u64)>,
     pub(super) status: WaitStatus,
     pub(super) stopped: Option<StopReason>,
     pub(super) born: Instant,
@@ -187,7 +187,7 @@ impl Slot {
             group: None,
             watched: None,
             lease: None,
-            counted: None,
+            tried: None,
             status: WaitStatus::Unknown,
             stopped: None,
             born: Instant::now(),
@@ -233,7 +233,8 @@ impl Slot {
             group.kill();
         }
         self.helper = self.helper.take().and_then(Helper::dismiss);
-        for process in [&self.cell, &self.worker].into_iter().flatten() {
+        // The worker first: it takes the longest, and should not wait for a CPU behind the other.
+        for process in [&self.worker, &self.cell].into_iter().flatten() {
             // Gone already is as good.
             let _ = pidfd_send_signal(&process.pidfd, Signal::KILL);
         }
@@ -281,10 +282,12 @@ impl Slot {
         Some(if cpu.is_some() { wall.min(super::TICK) } else { wall })
     }
 
-    /// Counts as soon as the worker has ended, if it was alone: nobody else can add to it.
-    pub(super) fn count_early(&mut self) {
-        let counters = self.count();
-        self.counted = Some(counters).filter(|counters| counters.processes_peak == Some(1));
+    /// Counts what has been tried on the network until the result was in, while the worker ends:
+    /// whatever comes after its result is no reason for it.
+    pub(super) fn count_network(&mut self) {
+        if let (Some(handles), None) = (&self.handles, self.tried) {
+            self.tried = unroutable(handles, self.network);
+        }
     }
 
     /// What the kernel counted for this run.
@@ -300,7 +303,8 @@ impl Slot {
         }
         if let Some(handles) = &self.handles {
             counters.disk_full = is_full(&handles.workspace) || is_full(&handles.tmp);
-            if let Some((unroutable, unheard)) = unroutable(handles, self.network) {
+            let tried = self.tried.or_else(|| unroutable(handles, self.network));
+            if let Some((unroutable, unheard)) = tried {
                 counters.unroutable = Some(unroutable);
                 counters.unheard = Some(unheard);
             }

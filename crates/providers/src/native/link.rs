@@ -283,9 +283,7 @@ impl Link {
                     let _ = sender.send((report, descriptors));
                 }
             }
-            Report::Ended { slot, .. }
-            | Report::File { slot, .. }
-            | Report::Collected { slot, .. } => {
+            Report::Ended { slot, .. } | Report::File { slot, .. } => {
                 if let Some(sender) = shared.slots.get(&slot) {
                     // A receiver that is gone has let its slot go.
                     let _ = sender.send((report, descriptors));

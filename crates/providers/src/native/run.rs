@@ -68,6 +68,9 @@ struct End {
     status: WaitStatus,
     stopped: Option<StopReason>,
     counters: Counters,
+    /// Entries of `artifacts/` that are told next, and those beyond.
+    files: u32,
+    more: u32,
 }
 
 /// What was read while the program ran.
@@ -105,7 +108,7 @@ impl Run {
         let (end, mut heard) = self.attend(channels, &bytes, &nonce).await;
         let end = end.ok_or_else(|| error::launcher_lost().after_start())?;
         self.slot.stages.mark("kill_and_reap");
-        let (artifacts, skipped_artifacts) = self.collect().await?;
+        let (artifacts, skipped_artifacts) = self.collect(&end).await?;
         self.slot.stages.mark("collect");
         let evidence = self.evidence(&end, &heard);
         let outcome = match verdict(&evidence) {
@@ -169,9 +172,9 @@ impl Run {
             let end = loop {
                 tokio::select! {
                     report = slot.next() => match report {
-                        Some((Report::Ended { status, stopped, counters, .. }, _)) => {
+                        Some((Report::Ended { status, stopped, counters, files, more, .. }, _)) => {
                             let at = result_at.unwrap_or_else(Instant::now);
-                            break Some(End { at, status, stopped, counters });
+                            break Some(End { at, status, stopped, counters, files, more });
                         }
                         Some(_) => {}
                         None => break None,
@@ -212,12 +215,13 @@ impl Run {
     }
 
     /// Takes what the program left in `artifacts/`.
-    async fn collect(&mut self) -> Result<(Vec<Artifact>, Vec<SkippedArtifact>)> {
+    async fn collect(&mut self, end: &End) -> Result<(Vec<Artifact>, Vec<SkippedArtifact>)> {
         let (mut artifacts, mut skipped) = (Vec::new(), Vec::new());
-        let mut total = 0;
-        loop {
+        let (mut total, mut left) = (0, end.files);
+        while left > 0 {
             match self.slot.next_due().await {
                 Some((Report::File { note, size, name, .. }, descriptors)) => {
+                    left -= 1;
                     match take(note, size, &name, descriptors, &mut total).await {
                         Ok(artifact) => artifacts.push(artifact),
                         Err(reason) => {
@@ -227,17 +231,15 @@ impl Run {
                         }
                     }
                 }
-                Some((Report::Collected { more, .. }, _)) => {
-                    if more > 0 {
-                        let name = format!("({more} more)");
-                        skipped.push(SkippedArtifact { name, reason: "too many files".to_owned() });
-                    }
-                    return Ok((artifacts, skipped));
-                }
                 Some(_) => {}
                 None => return Err(error::launcher_lost().after_start()),
             }
         }
+        if end.more > 0 {
+            let name = format!("({} more)", end.more);
+            skipped.push(SkippedArtifact { name, reason: "too many files".to_owned() });
+        }
+        Ok((artifacts, skipped))
     }
 
     fn evidence(&self, end: &End, heard: &Heard) -> Evidence {
