@@ -41,6 +41,11 @@ suite() {
 # shellcheck disable=SC2034  # It is named to `suite`.
 not_native=(
     'the_heap_meets_the_memory_limit   filling a heap takes longer than its 20 seconds under emulation'
+    'zygotes::a_fork_is_as_an_exec     numpy and pandas take longer to import than anybody waits for a fork'
+    'zygotes::chance_does_not_repeat   as above'
+    'zygotes::a_zygote_is_replaced_after_its_count   its pauses are shorter than a start under emulation'
+    'node_forks::                      the self-test takes minutes under emulation'
+    'cold_                             the same tests run warm; both take longer than the suite has'
 )
 # shellcheck disable=SC2034  # As above.
 not_conformance=(
