@@ -9,7 +9,7 @@ set -euo pipefail
 here=$ROOT/tests/setups/vm
 cache=$STATE/vm
 # The longest that the machine may run, in seconds.
-most=1260
+most=2400
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$ROOT/target}
 
 prerequisites() {
