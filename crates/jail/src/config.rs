@@ -118,6 +118,9 @@ pub struct ZygoteRecipe {
     pub name: String,
     /// The command line; `{library}` stands for the code that is loaded into interpreters.
     pub command: Vec<String>,
+    /// Whether the interpreter makes io_uring rings as it starts: memory that forks would share.
+    #[serde(default)]
+    pub makes_rings: bool,
 }
 
 /// A host directory shown inside.

@@ -35,6 +35,8 @@ mod config;
 #[path = "inside/confine.rs"]
 mod confine;
 mod error;
+#[path = "inside/fences.rs"]
+mod fences;
 mod handover;
 mod hurdles;
 mod identity;

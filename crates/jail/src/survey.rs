@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use rustix::fs::{Access, access};
 
-use crate::{cgroup::Hierarchies, sys};
+use crate::{cgroup::Hierarchies, fences};
 
 /// The control groups that this process is in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,5 +39,5 @@ pub fn control_groups() -> io::Result<ControlGroups> {
 
 /// The newest Landlock that the kernel offers, if it has any.
 pub fn landlock_abi() -> Option<u32> {
-    sys::landlock_abi().ok()
+    fences::landlock_abi().ok()
 }

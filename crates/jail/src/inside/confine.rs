@@ -6,7 +6,10 @@
 
 use core::ffi::CStr;
 
-use super::sys::{self, Fault, Instruction, Sys};
+use super::{
+    fences::{self, Instruction},
+    sys::{self, Fault, Sys},
+};
 
 /// A resource limit, soft and hard alike.
 #[derive(Clone, Copy, Debug)]
@@ -140,7 +143,7 @@ pub(crate) fn confine(plan: &Plan<'_>) -> Sys<()> {
     }
     read_back(plan)?;
     // 8. The system call policy, last, because it forbids most of the above.
-    let listener = sys::seccomp_with_listener(plan.filter)?;
+    let listener = fences::seccomp_with_listener(plan.filter)?;
     const FILTER_MODE: usize = 2;
     if sys::prctl(PR_GET_SECCOMP, 0, 0)? != FILTER_MODE {
         return Err(Fault { call: "read back of seccomp", errno: EPERM });
@@ -163,13 +166,13 @@ fn drop_bounding_set() -> Sys<()> {
 
 fn restrict_paths(plan: &Plan<'_>) -> Sys<()> {
     let ruleset =
-        sys::landlock_create(plan.landlock_handled, plan.landlock_scoped, plan.landlock_abi)?;
+        fences::landlock_create(plan.landlock_handled, plan.landlock_scoped, plan.landlock_abi)?;
     for rule in plan.landlock_rules {
         let parent = sys::open(rule.path, O_PATH_CLOEXEC)?;
-        sys::landlock_allow(ruleset, parent, rule.access & plan.landlock_handled)?;
+        fences::landlock_allow(ruleset, parent, rule.access & plan.landlock_handled)?;
         sys::close(parent)?;
     }
-    sys::landlock_restrict(ruleset)?;
+    fences::landlock_restrict(ruleset)?;
     sys::close(ruleset)
 }
 

@@ -3,7 +3,7 @@
 use core::mem::size_of;
 
 use super::sys::{
-    Child, CloneArguments, Fault, Sys, as_int, check, clone_by, fd, number::PRCTL, path, syscall,
+    Child, CloneArguments, Fault, Message, Sys, as_int, check, clone_by, fd, number::PRCTL, path, syscall,
 };
 
 #[cfg(target_arch = "x86_64")]
@@ -154,31 +154,13 @@ pub(crate) fn receive(
         kind: i32,
         descriptors: [i32; MOST_RECEIVED],
     }
-    #[repr(C)]
-    struct Message {
-        name: usize,
-        name_len: u32,
-        iov: *const [usize; 2],
-        iov_len: usize,
-        control: *mut Control,
-        control_len: usize,
-        flags: i32,
-    }
     const SCM_RIGHTS: i32 = 1;
     const MSG_CMSG_CLOEXEC: usize = 0x4000_0000;
     const EINTR: i32 = 4;
     let mut control = Control { len: 0, level: 0, kind: 0, descriptors: [-1; MOST_RECEIVED] };
     let iov = [bytes.as_mut_ptr() as usize, bytes.len()];
     let received = loop {
-        let mut message = Message {
-            name: 0,
-            name_len: 0,
-            iov: &raw const iov,
-            iov_len: 1,
-            control: &raw mut control,
-            control_len: size_of::<Control>(),
-            flags: 0,
-        };
+        let mut message = Message::of(&iov, &raw mut control);
         // SAFETY: `message` is a whole msghdr whose pointers lead to `iov`, which leads to `bytes`,
         // and to `control`; the kernel writes no more than the lengths that it is given.
         let received = check("recvmsg", unsafe {

@@ -9,6 +9,8 @@
 #[expect(dead_code, reason = "the launcher uses the rest of it")]
 mod allowed;
 mod confine;
+#[expect(dead_code, reason = "the launcher uses the rest of it")]
+mod fences;
 mod fork_calls;
 #[cfg(target_arch = "x86_64")]
 mod node;

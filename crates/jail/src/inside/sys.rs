@@ -40,7 +40,7 @@ pub(crate) mod number {
     pub(super) const PRLIMIT64: usize = 302;
     pub(super) const SETNS: usize = 308;
     pub(super) const KCMP: usize = 312;
-    pub(super) const SECCOMP: usize = 317;
+    pub(crate) const SECCOMP: usize = 317;
 }
 
 #[cfg(target_arch = "aarch64")]
@@ -65,16 +65,13 @@ pub(crate) mod number {
     pub(super) const PRLIMIT64: usize = 261;
     pub(super) const SETNS: usize = 268;
     pub(super) const KCMP: usize = 272;
-    pub(super) const SECCOMP: usize = 277;
+    pub(crate) const SECCOMP: usize = 277;
 }
 
 // These numbers are the same on every architecture.
 const CLONE3: usize = 435;
 const CLOSE_RANGE: usize = 436;
 const MOUNT_SETATTR: usize = 442;
-const LANDLOCK_CREATE_RULESET: usize = 444;
-const LANDLOCK_ADD_RULE: usize = 445;
-const LANDLOCK_RESTRICT_SELF: usize = 446;
 
 /// Makes a system call and returns what the kernel left in the result register.
 ///
@@ -241,7 +238,7 @@ pub(crate) fn wait_without_memory() -> ! {
             "mov eax, 34",
             "syscall",
             "jmp 2b",
-            in("rax") 28, in("rdi") 0x1_0000, in("rdx") 4,
+            in("rax") 28_usize, in("rdi") 0x1_0000_usize, in("rdx") 4_usize,
             options(noreturn),
         );
     }
@@ -265,7 +262,7 @@ pub(crate) fn wait_without_memory() -> ! {
             "mov x3, #0",
             "svc 0",
             "b 2b",
-            in("x8") 233, in("x0") 0x1_0000, in("x2") 4,
+            in("x8") 233_usize, in("x0") 0x1_0000_usize, in("x2") 4_usize,
             options(noreturn),
         );
     }
@@ -541,98 +538,25 @@ pub(crate) fn mount_setattr_recursive(target: &core::ffi::CStr, add: u64) -> Sys
     .map(drop)
 }
 
-/// The newest Landlock that the kernel offers; an error if it has none.
-pub(crate) fn landlock_abi() -> Sys<u32> {
-    // SAFETY: the version is asked for with a null pointer and a size of zero.
-    check("landlock_create_ruleset", unsafe {
-        syscall(LANDLOCK_CREATE_RULESET, [0, 0, 1, 0, 0, 0])
-    })
-    .map(|abi| as_int(abi).cast_unsigned())
-}
-
-/// Creates a Landlock ruleset that handles these rights and scopes (and no network right).
-pub(crate) fn landlock_create(handled_fs: u64, scoped: u64, abi: u32) -> Sys<i32> {
-    let attributes = [handled_fs, 0, scoped];
-    // Older kernels know a shorter structure and refuse a longer one whose tail is not zero.
-    let size = if abi >= 6 { 24 } else { 8 };
-    // SAFETY: the kernel reads `size` bytes of `attributes`, which holds 24.
-    check("landlock_create_ruleset", unsafe {
-        syscall(LANDLOCK_CREATE_RULESET, [attributes.as_ptr() as usize, size, 0, 0, 0, 0])
-    })
-    .map(as_int)
-}
-
-/// Allows `access` beneath the directory (or on the file) behind `parent`.
-pub(crate) fn landlock_allow(ruleset: i32, parent: i32, access: u64) -> Sys<()> {
-    #[repr(C, packed)]
-    struct PathBeneath {
-        access: u64,
-        parent: i32,
-    }
-    const RULE_PATH_BENEATH: usize = 1;
-    let rule = PathBeneath { access, parent };
-    // SAFETY: `rule` is a whole landlock_path_beneath_attr and is only read.
-    check("landlock_add_rule", unsafe {
-        syscall(
-            LANDLOCK_ADD_RULE,
-            [fd(ruleset), RULE_PATH_BENEATH, &raw const rule as usize, 0, 0, 0],
-        )
-    })
-    .map(drop)
-}
-
-/// Puts the calling thread under a ruleset, for good.
-pub(crate) fn landlock_restrict(ruleset: i32) -> Sys<()> {
-    // SAFETY: no pointers.
-    check("landlock_restrict_self", unsafe {
-        syscall(LANDLOCK_RESTRICT_SELF, [fd(ruleset), 0, 0, 0, 0, 0])
-    })
-    .map(drop)
-}
-
-/// One instruction of classic BPF, `struct sock_filter`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// `struct msghdr` of the kernel, with one piece of data and one control message.
 #[repr(C)]
-pub struct Instruction {
-    /// The operation.
-    pub code: u16,
-    /// Instructions to skip if a comparison holds.
-    pub jt: u8,
-    /// Instructions to skip if it does not.
-    pub jf: u8,
-    /// The operand.
-    pub k: u32,
+pub(crate) struct Message<Control> {
+    name: usize,
+    name_len: u32,
+    iov: *const [usize; 2],
+    iov_len: usize,
+    control: *const Control,
+    control_len: usize,
+    flags: i32,
 }
 
-/// Installs a seccomp filter and returns the descriptor of its notifications.
-pub(crate) fn seccomp_with_listener(filter: &[Instruction]) -> Sys<i32> {
-    const NEW_LISTENER: usize = 1 << 3;
-    seccomp(filter, NEW_LISTENER)
-}
-
-/// Installs a seccomp filter that notifies nobody.
-pub(crate) fn seccomp_alone(filter: &[Instruction]) -> Sys<()> {
-    seccomp(filter, 0).map(drop)
-}
-
-fn seccomp(filter: &[Instruction], flags: usize) -> Sys<i32> {
-    #[repr(C)]
-    struct Program {
-        len: u16,
-        filter: *const Instruction,
+impl<Control> Message<Control> {
+    /// One that leads to both, which have to live while it is used.
+    pub(crate) fn of(iov: &[usize; 2], control: *const Control) -> Self {
+        let control_len = size_of::<Control>();
+        Self { name: 0, name_len: 0, iov, iov_len: 1, control, control_len, flags: 0 }
     }
-    const SET_MODE_FILTER: usize = 1;
-    let Ok(len) = u16::try_from(filter.len()) else {
-        return Err(Fault { call: "seccomp", errno: 22 });
-    };
-    let program = Program { len, filter: filter.as_ptr() };
-    // SAFETY: `program` is a whole sock_fprog that points at `len` instructions; all only read.
-    check("seccomp", unsafe {
-        syscall(SECCOMP, [SET_MODE_FILTER, flags, &raw const program as usize, 0, 0, 0])
-    })
-    .map(as_int)
 }
-use number::SECCOMP;
 
 /// Sends one byte and one descriptor over a unix socket.
 pub(crate) fn send_descriptor(socket: i32, byte: u8, descriptor: i32) -> Sys<()> {
@@ -644,30 +568,12 @@ pub(crate) fn send_descriptor(socket: i32, byte: u8, descriptor: i32) -> Sys<()>
         descriptor: i32,
         padding: i32,
     }
-    #[repr(C)]
-    struct Message {
-        name: usize,
-        name_len: u32,
-        iov: *const [usize; 2],
-        iov_len: usize,
-        control: *const Control,
-        control_len: usize,
-        flags: i32,
-    }
     const SOL_SOCKET: i32 = 1;
     const SCM_RIGHTS: i32 = 1;
     const MSG_NOSIGNAL: usize = 0x4000;
     let control = Control { len: 20, level: SOL_SOCKET, kind: SCM_RIGHTS, descriptor, padding: 0 };
     let iov = [&raw const byte as usize, 1];
-    let message = Message {
-        name: 0,
-        name_len: 0,
-        iov: &raw const iov,
-        iov_len: 1,
-        control: &raw const control,
-        control_len: size_of::<Control>(),
-        flags: 0,
-    };
+    let message = Message::of(&iov, &raw const control);
     // SAFETY: `message` is a whole msghdr whose pointers lead to `iov` (one byte) and to a control
     // message of 20 bytes padded to 24; the kernel only reads them, during the call.
     check("sendmsg", unsafe {

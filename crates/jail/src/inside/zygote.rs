@@ -15,7 +15,8 @@ use super::{
         CELL, CHANNELS, CONTROL_FD, FAILED, FIXED, FORKED, MOST_INSTRUCTIONS, Order, SETUP,
         STARTED, Terms, UNFORKED,
     },
-    sys::{self, Fault, Instruction, Sys},
+    fences::Instruction,
+    sys::{self, Fault, Sys},
 };
 
 /// What an interpreter wants to be called around a fork.

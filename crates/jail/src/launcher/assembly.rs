@@ -14,7 +14,7 @@ use rustix::{
 };
 
 use super::{
-    CELL, Launcher, SETUP, SETUP_ERROR_LEN, WORKER, cell,
+    CELL, Launcher, RESTOCK_PAUSE, SETUP, SETUP_ERROR_LEN, WORKER, cell,
     network::Helper,
     slot::{Handles, Process, Slot, State},
     token,
@@ -96,16 +96,20 @@ impl Launcher {
         };
         let low = (0..self.images.len()).find(lacks).filter(|_| wanted > 0);
         self.is_low = low.is_some();
-        let Some(template) = low else { return };
-        if self.slots.iter().flatten().any(|slot| slot.is_pressing(now)) {
+        let Some(template) = low.filter(|_| self.restock_after <= now) else { return };
+        if self.slots.iter().all(Option::is_some)
+            || self.slots.iter().flatten().any(|slot| slot.is_pressing(now))
+        {
             return;
         }
         let limits = CellLimits { disk: self.warm.disk, ..CellLimits::default() };
-        let built = self.build_cell(template, limits, NetworkPolicy::None);
-        if let Ok(index) = built
-            && let Err(error) = self.open_gate(index)
-        {
-            self.fail(index, &error.to_string());
+        match self.build_cell(template, limits, NetworkPolicy::None) {
+            Ok(index) => {
+                if let Err(error) = self.open_gate(index) {
+                    self.fail(index, &error.to_string());
+                }
+            }
+            Err(_) => self.restock_after = now + RESTOCK_PAUSE,
         }
     }
 

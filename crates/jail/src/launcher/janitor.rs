@@ -6,11 +6,19 @@
 //!
 //! Network namespaces cost the kernel the most, in a worker of its own, and most of that once for as
 //! many as end together: the janitor lets go of them in batches, a little later.
+//!
+//! It may be slow or gone: then the launcher closes by itself what it would have handed over.
 
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::{
+    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+    time::{Duration, Instant},
+};
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    fs::{OFlags, fcntl_setfl},
+    io::Errno,
+    process::{WaitId, WaitIdOptions, waitid},
     thread::set_name,
 };
 
@@ -23,25 +31,52 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Janitor {
     socket: OwnedFd,
-    /// Tells of its end; nobody reaps it before the launcher's own.
-    _pidfd: OwnedFd,
+    pidfd: OwnedFd,
+    born: Instant,
 }
 
+/// What there is to be heard of the janitor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Word {
+    /// What was kept for this slot is closed.
+    Closed(u32),
+    /// Nothing yet.
+    Silence,
+    /// It ended, and what it held is closed.
+    Gone,
+}
+
+/// One that did not live so long is not followed by another.
+const TRIAL: Duration = Duration::from_secs(1);
+
 impl Janitor {
-    /// Starts one, before there is anything that it must not hold.
+    /// Starts one. The first is the first process that the launcher clones, and so its pid 2, which
+    /// the kernel gives once: workers are pid 2 in their cells, and libraries tell a fork by another
+    /// pid than before, so no zygote may have that one.
     pub(super) fn start() -> Jail<Self> {
         let (ours, theirs) = wire::pair().step("make the janitor's socket")?;
+        // Two that wait for room in each other's queue would wait for ever.
+        fcntl_setfl(&ours, OFlags::NONBLOCK).step("make the janitor's socket non-blocking")?;
         // SAFETY: the launcher never starts a thread.
         let child = unsafe { sys::clone3(0, None) }?;
         let Some(child) = child else { work(&theirs) };
         // SAFETY: clone3 has just made this descriptor for us alone.
         let pidfd = unsafe { OwnedFd::from_raw_fd(child.pidfd) };
-        Ok(Self { socket: ours, _pidfd: pidfd })
+        Ok(Self { socket: ours, pidfd, born: Instant::now() })
+    }
+
+    /// Reaps one that is gone; another takes its place if that makes sense.
+    pub(super) fn replace(self) -> Option<Self> {
+        let _ = waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
+        if self.born.elapsed() < TRIAL {
+            return None;
+        }
+        Self::start().ok()
     }
 
     /// Hands over what is to be closed for a slot; it says when it has. What comes after the first
-    /// `now` of the descriptors holds a network namespace, and may wait. `false` if nobody is there,
-    /// and the launcher has to do it itself.
+    /// `now` of the descriptors holds a network namespace, and may wait. `false` if nobody is there
+    /// or it has no room, and the launcher has to do it itself.
     pub(super) fn take(&self, slot: u32, now: &[OwnedFd], later: &[OwnedFd]) -> bool {
         let borrowed: Vec<_> = now.iter().chain(later).map(AsFd::as_fd).collect();
         let mut order = [0; 8];
@@ -50,12 +85,13 @@ impl Janitor {
         wire::send(self.socket.as_fd(), &order, &borrowed).is_ok()
     }
 
-    /// A slot whose descriptors are closed; `None` when there is none, or it is gone.
-    pub(super) fn done(&self) -> Option<u32> {
+    /// Its next word.
+    pub(super) fn hear(&self) -> Word {
         let mut slot = [0; 4];
         match wire::receive_now(&self.socket, &mut slot) {
-            Ok(Some((4, _))) => Some(u32::from_ne_bytes(slot)),
-            _ => None,
+            Ok(Some((4, _))) => Word::Closed(u32::from_ne_bytes(slot)),
+            Err(Errno::AGAIN) => Word::Silence,
+            _ => Word::Gone,
         }
     }
 }

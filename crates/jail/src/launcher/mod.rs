@@ -11,6 +11,7 @@ mod network;
 mod root;
 mod rules;
 mod slot;
+mod strangers;
 mod watch;
 mod without;
 mod worker;
@@ -33,7 +34,7 @@ use rustix::{
     thread::set_name,
 };
 
-use janitor::Janitor;
+use janitor::{Janitor, Word};
 use nest::Nests;
 use root::Image;
 use rules::Rules;
@@ -44,14 +45,17 @@ use crate::{
     cgroup::Meters,
     config::Warm,
     error::{Jail, JailError, Step},
+    fences,
     handover::{CONFIG_FD, FIRST_GROUP_FD, LINE_FD, SOCKET_FD, Start, read_json, report_failure},
     hurdles::{Machine, recognise},
     protocol::{Command, Conditions, KernelMeters, MESSAGE_LEN, Report},
-    seccomp, sys, wire,
+    seccomp, wire,
 };
 
 /// How often the watches look.
 const TICK: Duration = Duration::from_millis(20);
+/// After a spare cell that could not be built, or did not stay, the next one waits so long.
+const RESTOCK_PAUSE: Duration = Duration::from_secs(1);
 /// How long building a cell or confining a worker may take.
 const SETUP_DEADLINE: Duration = Duration::from_secs(10);
 const SETUP_ERROR_LEN: usize = 256;
@@ -94,8 +98,11 @@ struct Launcher {
     warm: Warm,
     /// Whether a spare cell is wanted.
     is_low: bool,
+    /// Before this none is built: the last one came to nothing.
+    restock_after: Instant,
     nests: Nests,
-    janitor: Janitor,
+    /// None is left if one could not live.
+    janitor: Option<Janitor>,
 }
 
 /// Runs as the launcher on the descriptors that the keeper has laid out.
@@ -156,7 +163,7 @@ impl Launcher {
             .map_err(io::Error::other)
             .step("compile the policy")?;
         let may_miss = |layer| start.config.allow_missing.contains(&layer);
-        let landlock_abi = match sys::landlock_abi() {
+        let landlock_abi = match fences::landlock_abi() {
             Err(_) if may_miss(Layer::Landlock) => 0,
             abi => abi.map_err(JailError::from).map_err(|error| error.in_step("find Landlock"))?,
         };
@@ -227,8 +234,9 @@ impl Launcher {
                 without,
                 warm,
                 is_low: false,
+                restock_after: Instant::now(),
                 nests: Nests::new(terms),
-                janitor,
+                janitor: Some(janitor),
             };
             launcher.tell(&ready, Vec::new());
             launcher.hatch();
@@ -301,7 +309,7 @@ impl Launcher {
             })
             .chain(self.next_watch(now))
             .chain(self.next_look_at_zygotes(now))
-            .chain(self.is_low.then_some(TICK))
+            .chain(self.is_low.then(|| self.restock_after.saturating_duration_since(now).max(TICK)))
             .min()
     }
 
@@ -419,6 +427,9 @@ impl Launcher {
         slot.abandoned = true;
         slot.kill();
         let alive = slot.is_alive();
+        if slot.ticket.is_none() {
+            self.restock_after = Instant::now() + RESTOCK_PAUSE;
+        }
         if let Some(ticket) = ticket {
             self.tell(&Report::Failed { ticket, full: false, text: text.to_owned() }, Vec::new());
         }
@@ -468,7 +479,7 @@ impl Launcher {
         let Some(slot) = self.slots.get_mut(index).and_then(Option::as_mut) else { return };
         if slot.cell.as_ref().and_then(Process::reap).is_some() {
             forget(&self.epoll, &mut slot.cell);
-            let unfinished = slot.is_unfinished();
+            let unfinished = slot.is_unfinished() || slot.state == State::Spare;
             slot.kill();
             if unfinished {
                 self.fail(index, "build a sandbox: its first process ended early");
@@ -523,7 +534,8 @@ impl Launcher {
             }
             let number = u32::try_from(index).unwrap_or(u32::MAX);
             // The group meanwhile; and the rest when the janitor is done.
-            slot.clearing = self.janitor.take(number, &mounts, &network);
+            let janitor = self.janitor.as_ref();
+            slot.clearing = janitor.is_some_and(|janitor| janitor.take(number, &mounts, &network));
         }
         let Some(slot) = self.slots.get_mut(index).and_then(Option::as_mut) else { return };
         let emptied = slot.group.as_ref().is_none_or(|group| self.meters.remove(group));
@@ -541,11 +553,31 @@ impl Launcher {
 
     /// The janitor has closed what was kept for slots; or it is gone, and the kernel has.
     fn hear_janitor(&mut self) {
-        while let Some(slot) = self.janitor.done() {
-            if let Some(slot) = self.slot_mut(slot) {
-                slot.clearing = false;
+        loop {
+            match self.janitor.as_ref().map_or(Word::Silence, Janitor::hear) {
+                Word::Closed(slot) => self.cleared(slot as usize),
+                Word::Silence => return,
+                Word::Gone => break,
             }
-            self.release(slot as usize);
+        }
+        if let Some(janitor) = self.janitor.take() {
+            let _ = epoll::delete(&self.epoll, &janitor);
+            self.janitor = janitor.replace();
+        }
+        if let Some(janitor) = &self.janitor {
+            let token = epoll::EventData::new_u64(JANITOR_TOKEN);
+            let _ = epoll::add(&self.epoll, janitor, token, epoll::EventFlags::IN);
+        }
+        for index in 0..self.slots.len() {
+            self.cleared(index);
+        }
+    }
+
+    /// Nothing of a slot is open any more.
+    fn cleared(&mut self, index: usize) {
+        let Some(slot) = self.slots.get_mut(index).and_then(Option::as_mut) else { return };
+        if std::mem::take(&mut slot.clearing) {
+            self.release(index);
         }
     }
 }

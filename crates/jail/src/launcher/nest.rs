@@ -14,23 +14,19 @@
 
 use std::{
     fs,
-    os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::{Duration, Instant},
 };
 
 use rustix::{
-    event::{PollFd, PollFlags, Timespec, epoll, poll},
+    event::epoll,
     fs::{OFlags, fcntl_setfl},
-    process::{
-        Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, pidfd_open, pidfd_send_signal,
-        waitid, waitpid,
-    },
 };
 
 use super::{
     Launcher, SETUP_DEADLINE, SETUP_ERROR_LEN, TICK,
     assembly::proc_pid,
-    slot::{Forking, Slot, State},
+    slot::{Forking, Process, Slot, State},
     watch_descriptor,
     worker::Command,
     zygote::{self, Birth, Phase, Zygote},
@@ -39,7 +35,7 @@ use crate::{
     error::{Jail, JailError, Step},
     order::{Order, STARTED},
     protocol::{Origin, Report},
-    sys, wire,
+    wire,
 };
 
 /// It looks at a zygote's size after so many forks.
@@ -55,8 +51,6 @@ const WAIT_DEADLINE: Duration = Duration::from_secs(2);
 /// So many orders may be unanswered. The kernel's queue has room for more, and a full one would be
 /// found out too late; and no more are lost with a zygote.
 const MOST_ORDERS: u32 = 6;
-/// How long a killed process is waited for.
-const LAST_MOMENT: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 /// So many failures in a row, and none is started for a while, which doubles.
 const MOST_FAILURES: u32 = 3;
 const BARRED: Duration = Duration::from_secs(10);
@@ -82,6 +76,18 @@ pub(super) struct Nest {
     /// Before this none is started.
     barred: Option<Instant>,
     used: Instant,
+}
+
+impl Nest {
+    /// What the manager is told: its zygote is ready, or has failed.
+    fn report(&self, trouble: Option<String>) -> Report {
+        Report::Zygote {
+            template: u32::try_from(self.template).unwrap_or(u32::MAX),
+            zygote: u32::try_from(self.kind).unwrap_or(u32::MAX),
+            group: self.group,
+            trouble,
+        }
+    }
 }
 
 /// Every nest and every zygote of the launcher.
@@ -126,6 +132,11 @@ impl Nests {
         Some(zygote.anonymous * u64::try_from(rustix::param::page_size()).ok()?)
     }
 
+    /// The zygotes' processes.
+    pub(super) fn processes(&self) -> impl Iterator<Item = &Process> {
+        self.zygotes.iter().flatten().map(|zygote| &zygote.process)
+    }
+
     fn zygote(&mut self, place: usize) -> Option<&mut Zygote> {
         self.zygotes.get_mut(place)?.as_mut()
     }
@@ -134,7 +145,6 @@ impl Nests {
 impl Launcher {
     /// Starts the first group's zygotes.
     pub(super) fn hatch(&mut self) {
-        use_up_pid_2();
         for template in 0..self.images.len() {
             for kind in 0..self.images[template].zygotes.len() {
                 let _ = self.ask(template, kind, 0);
@@ -217,6 +227,7 @@ impl Launcher {
 
     fn start_zygote(&mut self, template: usize, kind: usize) -> Jail<usize> {
         let image = &self.images[template];
+        let recipe = &image.zygotes[kind];
         let devices = match self.own_devices {
             true => format!("/d/{}", self.slots.len()),
             false => "/d/shared".to_owned(),
@@ -227,8 +238,9 @@ impl Launcher {
         fcntl_setfl(&ours, OFlags::NONBLOCK).step("make a zygote's socket non-blocking")?;
         let birth = Birth {
             cell: zygote::root_of(image, devices, self.meters.version() == 0, &self.without),
-            command: Command::new(&image.zygotes[kind], &image.environment, self.warm.memory)?,
+            command: Command::new(&recipe.command, &image.environment, self.warm.memory)?,
             control: &theirs,
+            makes_rings: recipe.makes_rings,
         };
         let zygote = zygote::start(&birth, ours, &self.nests.terms)?;
         let free = self.nests.zygotes.iter().position(Option::is_none);
@@ -370,12 +382,7 @@ impl Launcher {
             old = nest.current.replace(place);
             nest.next = None;
         }
-        let report = Report::Zygote {
-            template: u32::try_from(nest.template).unwrap_or(u32::MAX),
-            zygote: u32::try_from(nest.kind).unwrap_or(u32::MAX),
-            group: nest.group,
-            trouble: None,
-        };
+        let report = nest.report(None);
         if let Some(old) = old.and_then(|old| self.nests.zygote(old)) {
             old.dismiss(false);
         }
@@ -458,9 +465,11 @@ impl Launcher {
                 lost.push(index);
             }
         }
-        // It may have forked once more, and told nobody.
-        self.end_strangers();
-        self.nests.strangers = Some(Instant::now() + SETUP_DEADLINE);
+        if !lost.is_empty() {
+            // It may have forked once more, and told nobody.
+            self.end_strangers();
+            self.nests.strangers = Some(Instant::now() + SETUP_DEADLINE);
+        }
         for index in lost {
             self.after_lost_order(index);
         }
@@ -496,12 +505,7 @@ impl Launcher {
             let wait = BARRED.saturating_mul(1 << doubled.min(6)).min(MOST_BARRED);
             nest.barred = Some(Instant::now() + wait);
         }
-        let report = Report::Zygote {
-            template: u32::try_from(nest.template).unwrap_or(u32::MAX),
-            zygote: u32::try_from(nest.kind).unwrap_or(u32::MAX),
-            group: nest.group,
-            trouble: Some(text.to_owned()),
-        };
+        let report = nest.report(Some(text.to_owned()));
         self.tell(&report, Vec::new());
     }
 
@@ -572,67 +576,6 @@ impl Launcher {
             keep
         });
     }
-
-    /// Ends and reaps workers whose zygote died before it could tell of them: their cells are about
-    /// to have other workers.
-    fn end_strangers(&self) {
-        let slots = || self.slots.iter().flatten();
-        let known: Vec<u32> = slots()
-            .flat_map(|slot: &Slot| [&slot.cell, &slot.worker])
-            .flatten()
-            .chain(self.nests.zygotes.iter().flatten().map(|zygote| &zygote.process))
-            .filter_map(|process| proc_pid(&process.pidfd).ok())
-            .collect();
-        // Ours is the janitor's; and of what another zygote is forking we shall be told.
-        let spared: Vec<u64> = slots()
-            .filter(|slot| slot.forking.is_some())
-            .filter_map(|slot| pid_namespace_of(slot.pid?))
-            .chain(pid_namespace_of(std::process::id()))
-            .collect();
-        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok())
-            else {
-                continue;
-            };
-            if known.contains(&pid) || !is_child(pid) {
-                continue;
-            }
-            let Some(child) = Pid::from_raw(pid.cast_signed()) else { continue };
-            // A child that nobody has reaped keeps its number.
-            if pid_namespace_of(pid).is_some_and(|its| !spared.contains(&its))
-                && let Ok(pidfd) = pidfd_open(child, PidfdFlags::empty())
-            {
-                let _ = pidfd_send_signal(&pidfd, Signal::KILL);
-                let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&LAST_MOMENT));
-            }
-            let _ = waitpid(Some(child), WaitOptions::NOHANG);
-        }
-    }
-}
-
-/// Workers are pid 2 in their cells, and libraries tell a fork by another pid than before: no zygote
-/// may be pid 2 here. The kernel gives it to the first process that we clone, and never again.
-fn use_up_pid_2() {
-    // SAFETY: the launcher never starts a thread.
-    if let Ok(child) = unsafe { sys::clone3(0, None) } {
-        let Some(child) = child else { sys::exit(0) };
-        // SAFETY: clone3 has just made this descriptor for us alone.
-        let pidfd = unsafe { OwnedFd::from_raw_fd(child.pidfd) };
-        let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
-    }
-}
-
-/// Whether a process is a child of ours.
-fn is_child(pid: u32) -> bool {
-    // "pid (name) state parent": the name may hold anything.
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.split(' ').nth(2) == Some("1"))
-}
-
-/// Which pid namespace a process is in.
-fn pid_namespace_of(pid: u32) -> Option<u64> {
-    use std::os::unix::fs::MetadataExt as _;
-    fs::metadata(format!("/proc/{pid}/ns/pid")).ok().map(|namespace| namespace.ino())
 }
 
 /// When a zygote must have done what it is about to do: start, or end.

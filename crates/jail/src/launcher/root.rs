@@ -31,7 +31,7 @@ use rustix::{
 
 use super::lures;
 use crate::{
-    config::Template,
+    config::{Template, ZygoteRecipe},
     error::{Jail, JailError, Step},
     handover::{DEVICE_NODES, DEVICES, MOUNT_SOURCE, finish_device_directory},
 };
@@ -61,8 +61,8 @@ pub(super) struct Image {
     pub(super) environment: Vec<(String, String)>,
     /// Whether cells of it are kept ready.
     pub(super) spares: bool,
-    /// The command lines of the warm interpreters.
-    pub(super) zygotes: Vec<Vec<String>>,
+    /// The warm interpreters.
+    pub(super) zygotes: Vec<ZygoteRecipe>,
 }
 
 /// What the root is built under.
@@ -304,7 +304,10 @@ fn mount_template(
             .iter()
             .map(|zygote| {
                 let fill = |text: &String| text.replace("{library}", super::zygote::LIBRARY);
-                zygote.command.iter().map(fill).collect()
+                ZygoteRecipe {
+                    command: zygote.command.iter().map(fill).collect(),
+                    ..zygote.clone()
+                }
             })
             .collect(),
     })

@@ -2,7 +2,7 @@
 
 use crate::{
     allowed::{HardLimits, IOCTL_DEV, MAKE_SYM, REFER, TRUNCATE},
-    sys::Instruction,
+    fences::Instruction,
 };
 
 /// The rules that are the same for every worker.

@@ -4,7 +4,7 @@
 use ampoule_core::Layer;
 
 use super::{cell::PROGRAM_ID, rules::Rules};
-use crate::{confine::Spared, seccomp::RET_ALLOW, sys::Instruction};
+use crate::{confine::Spared, fences::Instruction, seccomp::RET_ALLOW};
 
 /// The layers that are left out.
 #[derive(Debug, Default)]

@@ -23,6 +23,7 @@ use super::{cell, rules::Rules, slot::Process, worker};
 use crate::{
     INSIDE,
     error::{Jail, JailError, Step},
+    fences,
     order::{CONTROL_FD, FAILED, MOST_INSTRUCTIONS, Order, Terms},
     sys, wire,
 };
@@ -61,7 +62,7 @@ pub(super) struct Zygote {
     pub(super) orders: u32,
     /// Whether it has ever forked one.
     pub(super) proven: bool,
-    /// Resident pages when it was ready, and now and then.
+    /// Resident pages when it was ready.
     pub(super) pages: u64,
     /// Those of them that are of no file, when it was ready.
     pub(super) anonymous: u64,
@@ -106,6 +107,7 @@ pub(super) struct Birth<'a> {
     pub(super) cell: cell::Recipe<'a>,
     pub(super) command: worker::Command,
     pub(super) control: &'a OwnedFd,
+    pub(super) makes_rings: bool,
 }
 
 /// Clones a zygote's process. Its root is a cell's, with the rights of the launcher's root.
@@ -175,11 +177,15 @@ fn prepare(birth: &Birth<'_>) -> Jail<()> {
     // Nothing of the interpreter's own is where a worker has its setup socket.
     sys::dup_to(null.as_raw_fd(), worker::SETUP_FD)?;
     sys::close_on_exec_from(worker::SETUP_FD.cast_unsigned() + 1)?;
-    Ok(sys::seccomp_alone(&NO_RINGS)?)
+    if birth.makes_rings {
+        fences::seccomp_alone(&NO_RINGS)?;
+    }
+    Ok(())
 }
 
-/// `io_uring_setup` is unknown: a ring is memory that a fork shares. Programs do not have it either.
-const NO_RINGS: [sys::Instruction; 4] = {
+/// `io_uring_setup` is unknown: a ring is memory that a fork shares. It is not there for programs
+/// either, who are told `EPERM` where nobody has to be kept from it before.
+const NO_RINGS: [fences::Instruction; 4] = {
     const IO_URING_SETUP: u32 = 425;
     const ENOSYS: u32 = 38;
     const LOAD: u16 = 0x20;
@@ -188,10 +194,10 @@ const NO_RINGS: [sys::Instruction; 4] = {
     const ERRNO: u32 = 0x0005_0000;
     const ALLOW: u32 = 0x7fff_0000;
     [
-        sys::Instruction { code: LOAD, jt: 0, jf: 0, k: 0 },
-        sys::Instruction { code: JUMP_IF_EQUAL, jt: 0, jf: 1, k: IO_URING_SETUP },
-        sys::Instruction { code: RETURN, jt: 0, jf: 0, k: ERRNO | ENOSYS },
-        sys::Instruction { code: RETURN, jt: 0, jf: 0, k: ALLOW },
+        fences::Instruction { code: LOAD, jt: 0, jf: 0, k: 0 },
+        fences::Instruction { code: JUMP_IF_EQUAL, jt: 0, jf: 1, k: IO_URING_SETUP },
+        fences::Instruction { code: RETURN, jt: 0, jf: 0, k: ERRNO | ENOSYS },
+        fences::Instruction { code: RETURN, jt: 0, jf: 0, k: ALLOW },
     ]
 };
 
@@ -274,8 +280,8 @@ mod tests {
     #[test]
     fn terms_lie_as_their_reader_expects() {
         let filter = vec![
-            sys::Instruction { code: 0x0102, jt: 3, jf: 4, k: 0x0506_0708 },
-            sys::Instruction { code: 9, jt: 10, jf: 11, k: 12 },
+            fences::Instruction { code: 0x0102, jt: 3, jf: 4, k: 0x0506_0708 },
+            fences::Instruction { code: 9, jt: 10, jf: 11, k: 12 },
         ];
         let rules = Rules {
             landlock_abi: 6,
@@ -300,23 +306,23 @@ mod tests {
         assert_eq!(number(&bytes, offset_of!(Terms, landlock_handled)), handled);
         let scoped = rules.landlock_scoped().to_ne_bytes();
         assert_eq!(number(&bytes, offset_of!(Terms, landlock_scoped)), scoped);
-        let (size, first) = (size_of::<sys::Instruction>(), size_of::<Terms>());
+        let (size, first) = (size_of::<fences::Instruction>(), size_of::<Terms>());
         assert_eq!(bytes.len(), first + 2 * size);
         assert_eq!(
-            number(&bytes, first + offset_of!(sys::Instruction, code)),
+            number(&bytes, first + offset_of!(fences::Instruction, code)),
             0x0102_u16.to_ne_bytes()
         );
-        assert_eq!(bytes[first + offset_of!(sys::Instruction, jt)], 3);
-        assert_eq!(bytes[first + offset_of!(sys::Instruction, jf)], 4);
+        assert_eq!(bytes[first + offset_of!(fences::Instruction, jt)], 3);
+        assert_eq!(bytes[first + offset_of!(fences::Instruction, jf)], 4);
         assert_eq!(
-            number(&bytes, first + size + offset_of!(sys::Instruction, k)),
+            number(&bytes, first + size + offset_of!(fences::Instruction, k)),
             12_u32.to_ne_bytes()
         );
     }
 
     #[test]
     fn a_filter_that_no_zygote_has_room_for_is_refused() {
-        let one = sys::Instruction { code: 6, jt: 0, jf: 0, k: 0 };
+        let one = fences::Instruction { code: 6, jt: 0, jf: 0, k: 0 };
         let rules = |count| Rules {
             landlock_abi: 6,
             hard_limits: Default::default(),

@@ -26,7 +26,7 @@ use rustix::{
 use super::{DEVICE, HELPER_RANGE, MTU, range::Plan, tap};
 use crate::{
     error::{Jail, JailError, Step},
-    sys,
+    fences, sys,
 };
 
 const CLONE_NEWUSER: i32 = 0x1000_0000;
@@ -161,12 +161,12 @@ fn restrict_paths(program: &Path) -> Jail<()> {
     /// All that the first version knows.
     const HANDLED: u64 = (1 << 13) - 1;
     const O_PATH_CLOEXEC: i32 = 0o12_000_000;
-    let Ok(version) = sys::landlock_abi() else {
+    let Ok(version) = fences::landlock_abi() else {
         // The operator gave Landlock up; the launcher insists on it otherwise.
         return Ok(());
     };
     let scoped = if version >= 6 { 0b11 } else { 0 };
-    let ruleset = sys::landlock_create(HANDLED, scoped, version)?;
+    let ruleset = fences::landlock_create(HANDLED, scoped, version)?;
     let program = c_string(program.as_os_str().as_bytes())?;
     let tree = EXECUTE | READ_FILE | READ_DIR;
     let rules: [(&CStr, u64); 9] = [
@@ -183,11 +183,11 @@ fn restrict_paths(program: &Path) -> Jail<()> {
     for (path, access) in rules {
         // What is not there needs no rule.
         if let Ok(parent) = sys::open(path, O_PATH_CLOEXEC) {
-            sys::landlock_allow(ruleset, parent, access)?;
+            fences::landlock_allow(ruleset, parent, access)?;
             sys::close(parent)?;
         }
     }
-    sys::landlock_restrict(ruleset)?;
+    fences::landlock_restrict(ruleset)?;
     Ok(sys::close(ruleset)?)
 }
 

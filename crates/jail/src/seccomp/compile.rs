@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use super::policy::{Arm, Condition, Policy, PolicyError, Test, Width};
 use super::{Arch, RET_KILL_PROCESS, X32_BIT};
 
-pub use crate::sys::Instruction;
+pub use crate::fences::Instruction;
 
 /// The longest program the kernel takes (`BPF_MAXINSNS`).
 pub const MAX_INSTRUCTIONS: usize = 4096;

@@ -184,13 +184,16 @@ fn template(runtime: &NativeRuntime) -> Template {
 fn zygotes(runtime: &NativeRuntime, placeholders: &Placeholders<'_>) -> Vec<ZygoteRecipe> {
     let folder = &runtime.folder;
     let Some(command) = folder.zygote_command(placeholders) else { return Vec::new() };
-    let bare = ZygoteRecipe { name: folder.language().to_string(), command: command.clone() };
+    let makes_rings = folder.manifest.probes.iter().any(|call| call == "io_uring_setup");
+    let name = folder.language().to_string();
+    let bare = ZygoteRecipe { name, command: command.clone(), makes_rings };
     let with_modules = |template: &ManifestTemplate| {
         let rehearsal = template.rehearsal.clone().map(|code| ["--rehearse".to_owned(), code]);
         let rehearsal = rehearsal.as_ref().map_or(&[][..], |parts| &parts[..]);
         ZygoteRecipe {
             name: template.name.clone(),
             command: [&command[..], rehearsal, template.modules()].concat(),
+            makes_rings,
         }
     };
     std::iter::once(bare).chain(runtime.templates().iter().map(with_modules)).collect()

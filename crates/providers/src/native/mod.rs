@@ -257,16 +257,15 @@ fn capabilities(config: &NativeConfig) -> Capabilities {
     }
 }
 
-/// What the manifests name beside the bare templates, in their order.
+/// The templates beside the bare ones, in the manifests' order.
 fn templates(config: &NativeConfig) -> Vec<TemplateHint> {
-    let of_runtime = |runtime: &NativeRuntime| {
-        let language = runtime.folder.language().clone();
-        let named = runtime.folder.manifest.templates.clone().into_iter();
-        named.map(move |template| TemplateHint {
-            language: language.clone(),
+    let of_runtime = |runtime: &NativeRuntime| -> Vec<_> {
+        let hint = |template: &ampoule_core::ManifestTemplate| TemplateHint {
+            language: runtime.folder.language().clone(),
             template: TemplateName::new(&template.name),
-            imports: template.imports,
-        })
+            imports: template.imports.clone(),
+        };
+        runtime.templates().iter().map(hint).collect()
     };
     config.runtimes.iter().flat_map(of_runtime).collect()
 }

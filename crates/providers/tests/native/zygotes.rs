@@ -32,6 +32,8 @@ pub(crate) struct Rigs {
     short: Arc<Rig>,
     /// Its zygotes cannot be.
     broken: Arc<Rig>,
+    /// Whoever serves its launcher is killed.
+    bereft: Arc<Rig>,
 }
 
 impl Rigs {
@@ -42,12 +44,13 @@ impl Rigs {
             hurt: Arc::new(Rig::with(24, WARM, None)),
             short: Arc::new(Rig::with(8, Warm { most_forks: 3, ..WARM }, None)),
             broken: Arc::new(Rig::of(broken, 8, WARM, None)),
+            bereft: Arc::new(Rig::with(8, WARM, None)),
         }
     }
 
     pub(crate) fn stop(&self) {
         self.broken.close();
-        for rig in [&self.cold, &self.hurt, &self.short] {
+        for rig in [&self.cold, &self.hurt, &self.short, &self.bereft] {
             rig.close();
         }
     }
@@ -147,12 +150,6 @@ def frames():
   while frame: yield frame; frame = frame.f_back
 ";
 
-/// What of these is another's in a fork, and why.
-const DIFFERENT: [&str; 1] = [
-    // One filter more: a zygote may not make rings.
-    "Seccomp_filters",
-];
-
 /// What else is when more is imported, which is what a template is for. The signal is the C library's
 /// own, which it takes when a process starts its first thread.
 const OF_IMPORTS: [&str; 5] = ["modules", "tools", "builtins", "sys", "SigCgt"];
@@ -160,11 +157,7 @@ const OF_IMPORTS: [&str; 5] = ["modules", "tools", "builtins", "sys", "SigCgt"];
 type Facts = BTreeMap<String, String>;
 
 fn facts(rig: &Rig, way: Way) -> Result<Facts, Failure> {
-    let mut facts: Facts = serde_json::from_value(ask(rig, way, FACTS)?)?;
-    for name in DIFFERENT {
-        assert!(facts.remove(name).is_some(), "{name}");
-    }
-    Ok(facts)
+    Ok(serde_json::from_value(ask(rig, way, FACTS)?)?)
 }
 
 /// Whatever chance gives; each is named.
@@ -254,6 +247,22 @@ fn warm_again(rig: &Rig) -> Result<(), Failure> {
     eventually("the next runs are forked again", || matches!(mark(rig, "python"), Ok(Some(_))))
 }
 
+/// Importing takes a while.
+fn data_is_warm(rig: &Rig) -> Result<(), Failure> {
+    eventually("there is a zygote with data", || {
+        ask(rig, Way::Data, MARK).is_ok_and(|mark| !mark.is_null())
+    })
+}
+
+/// Children of a rig's launcher by their name.
+fn named(rig: &Rig, name: &str) -> Vec<i32> {
+    let is_it = |pid: &u32| {
+        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name)
+    };
+    let children = rig.launcher().map(children_of).unwrap_or_default();
+    children.into_iter().filter(is_it).filter_map(|pid| i32::try_from(pid).ok()).collect()
+}
+
 pub(crate) fn add(suite: &mut Suite, warm: &Arc<Rig>, rigs: &Rigs) {
     let mut with = |name: &str, test: fn(&Rig, &Rigs) -> Result<(), Failure>| {
         let (warm, rigs) = (Arc::clone(warm), rigs.clone());
@@ -261,9 +270,7 @@ pub(crate) fn add(suite: &mut Suite, warm: &Arc<Rig>, rigs: &Rigs) {
     };
     with("a_fork_is_as_an_exec", |warm, rigs| {
         warm_again(warm)?;
-        eventually("there is a zygote with data", || {
-            ask(warm, Way::Data, MARK).is_ok_and(|mark| !mark.is_null())
-        })?;
+        data_is_warm(warm)?;
         let cold = facts(&rigs.cold, Way::Bare)?;
         for (which, rig, way) in
             [("warm", warm, Way::Bare), ("strict", warm, Way::Strict), ("data", warm, Way::Data)]
@@ -305,6 +312,8 @@ pub(crate) fn add(suite: &mut Suite, warm: &Arc<Rig>, rigs: &Rigs) {
         Ok(())
     });
     with("chance_does_not_repeat", |warm, _| {
+        warm_again(warm)?;
+        data_is_warm(warm)?;
         for (way, numpy) in [(Way::Bare, "False"), (Way::Data, "True"), (Way::Strict, "False")] {
             let code = CHANCE.replace("NUMPY", numpy);
             let first = ask(warm, way, &code)?;
@@ -320,6 +329,8 @@ pub(crate) fn add(suite: &mut Suite, warm: &Arc<Rig>, rigs: &Rigs) {
         Ok(())
     });
     with("harm_stays_in_its_run", |warm, _| {
+        warm_again(warm)?;
+        data_is_warm(warm)?;
         for way in [Way::Bare, Way::Data] {
             let whole = ask(warm, way, WHOLE)?;
             for (number, harm) in HARM.iter().enumerate() {
@@ -450,6 +461,40 @@ pub(crate) fn add(suite: &mut Suite, warm: &Arc<Rig>, rigs: &Rigs) {
         let dead = children_of(launcher).into_iter().filter(|pid| is_gone(*pid));
         assert_eq!(dead.collect::<Vec<_>>(), Vec::<u32>::new());
         Ok(())
+    });
+    with("a_janitor_and_spare_cells_may_end", |_, rigs| {
+        let rig = &rigs.bereft;
+        mark(rig, "python")?;
+        for _ in 0..2 {
+            // It is followed by another if it has lived for a second.
+            thread::sleep(Duration::from_millis(1100));
+            let janitor = named(rig, "ampoule-janitor");
+            assert_eq!(janitor.len(), 1);
+            send(&janitor, Signal::STOP);
+            thread::scope(|scope| {
+                let waiting = scope.spawn(|| at_once(rig, 4, 1));
+                thread::sleep(Duration::from_millis(300));
+                send(&janitor, Signal::KILL);
+                waiting.join().map_err(|_| "panicked")?
+            })?;
+            // More than there are slots.
+            at_once(rig, 4, 5)?;
+        }
+        eventually("the launcher does without", || {
+            let janitor = named(rig, "ampoule-janitor");
+            send(&janitor, Signal::KILL);
+            janitor.is_empty()
+        })?;
+        at_once(rig, 4, 5)?;
+        let spare = || named(rig, "ampoule-cell");
+        // More often than there are slots.
+        for _ in 0..10 {
+            eventually("there is a spare cell", || !spare().is_empty())?;
+            let spare = spare();
+            send(&spare, Signal::KILL);
+            eventually("it is reaped", || spare.iter().all(|pid| is_gone(pid.cast_unsigned())))?;
+        }
+        at_once(rig, 4, 5).map(drop)
     });
     with("sandboxes_that_were_ready_go_with_their_launcher", |_, rigs| {
         let rig = &rigs.short;

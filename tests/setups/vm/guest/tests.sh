@@ -43,6 +43,7 @@ not_native=(
     'the_heap_meets_the_memory_limit   filling a heap takes longer than its 20 seconds under emulation'
     'zygotes::a_fork_is_as_an_exec     numpy and pandas take longer to import than anybody waits for a fork'
     'zygotes::chance_does_not_repeat   as above'
+    'zygotes::harm_stays_in_its_run    as above'
     'zygotes::a_zygote_is_replaced_after_its_count   its pauses are shorter than a start under emulation'
     'zygotes::whatever_becomes_of_a_zygote_runs_go_on   it bounds each run by seconds, which emulation takes'
     'node_forks::                      the self-test takes minutes under emulation'
