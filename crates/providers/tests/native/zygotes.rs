@@ -34,23 +34,30 @@ pub(crate) struct Rigs {
     broken: Arc<Rig>,
     /// Whoever serves its launcher is killed.
     bereft: Arc<Rig>,
+    /// Its zygote grows with each fork.
+    growing: Arc<Rig>,
+    /// Its zygotes are replaced after a second.
+    aging: Arc<Rig>,
 }
 
 impl Rigs {
     pub(crate) fn start() -> Self {
-        let broken = BROKEN.iter().map(|(name, code)| broken(name, code)).collect();
+        let broken = BROKEN.iter().map(|(name, code)| altered(name, code)).collect();
+        let aging = Warm { most_age: Duration::from_secs(1), ..WARM };
         Self {
             cold: Arc::new(Rig::with(24, Warm::default(), None)),
             hurt: Arc::new(Rig::with(24, WARM, None)),
             short: Arc::new(Rig::with(8, Warm { most_forks: 3, ..WARM }, None)),
             broken: Arc::new(Rig::of(broken, 8, WARM, None)),
             bereft: Arc::new(Rig::with(8, WARM, None)),
+            growing: Arc::new(Rig::of(vec![altered("growing", GROWING)], 4, WARM, None)),
+            aging: Arc::new(Rig::of(vec![altered("aging", "")], 4, aging, None)),
         }
     }
 
     pub(crate) fn stop(&self) {
         self.broken.close();
-        for rig in [&self.cold, &self.hurt, &self.short, &self.bereft] {
+        for rig in [&self.cold, &self.hurt, &self.short, &self.bereft, &self.growing, &self.aging] {
             rig.close();
         }
     }
@@ -63,8 +70,12 @@ const BROKEN: [(&str, &str); 3] = [
     ("failing", "import a_module_that_nobody_has"),
 ];
 
+/// Has a zygote grow with each fork, by more in 64 forks than it may.
+const GROWING: &str =
+    "kept = []; posix.register_at_fork(after_in_parent=lambda: kept.append(b'x' * (1 << 19)))";
+
 /// Python under another name, with another runner.
-fn broken(name: &str, code: &str) -> NativeRuntime {
+fn altered(name: &str, code: &str) -> NativeRuntime {
     let is_python = |runtime: &NativeRuntime| runtime.folder.language().as_str() == "python";
     let mut runtime = runtimes().into_iter().find(is_python).unwrap();
     let place = "        import _ctypes\n";
@@ -383,6 +394,23 @@ pub(crate) fn add(suite: &mut Suite, warm: &Arc<Rig>, rigs: &Rigs) {
         assert!(different.len() >= 4, "{marks:?}");
         // And one that was replaced is not kept.
         eventually("the old ones end", || zygotes(&rigs.short, "runner.py").len() <= 3)
+    });
+    with("a_zygote_is_replaced_at_its_age_and_when_it_grows", |_, rigs| {
+        for (rig, language, runs) in [(&rigs.aging, "aging", 0), (&rigs.growing, "growing", 65)] {
+            let mut first = None;
+            eventually("there is a zygote", || {
+                first = mark(rig, language).ok().flatten();
+                first.is_some()
+            })?;
+            for _ in 0..runs {
+                assert!(mark(rig, language)?.is_some(), "{language}: no zygote");
+            }
+            eventually(
+                "there is another zygote",
+                || matches!(mark(rig, language), Ok(next) if next.is_some() && next != first),
+            )?;
+        }
+        Ok(())
     });
     with("what_cannot_be_warm_is_cold", |_, rigs| {
         let rig = &rigs.broken;
