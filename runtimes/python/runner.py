@@ -185,33 +185,34 @@ def runner():
         length = int.from_bytes(read_exactly(4, wait_for_request()), "little")
         return parse(read_exactly(length, read(0, length if length < 1 << 20 else 1 << 20)).decode("utf-8"))
 
-    def parse(text):
-        class Context:
-            strict = True
-            object_hook = object_pairs_hook = parse_constant = None
-            parse_float = builtins.float
-            parse_int = int
-            memo = {}
+    class Context:
+        strict = True
+        object_hook = object_pairs_hook = parse_constant = None
+        parse_float = builtins.float
+        parse_int = int
+        memo = {}
 
+    scan = _json.make_scanner(Context)
+
+    def parse(text):
         # An argument may be a longer integer than Python reads by default.
         set_digits = getattr(sys, "set_int_max_str_digits", None)
         digits = set_digits and sys.get_int_max_str_digits()
         if set_digits:
             set_digits(0)
-        request, _ = _json.make_scanner(Context)(text, 0)
+        request, _ = scan(text, 0)
         if set_digits:
             set_digits(digits)
         return request
 
-    def close_request_pipe():
+    def open_null():
         try:
-            null = open_file("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)
+            return open_file("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)
         except OSError:
             # A pipe that nobody writes to says the same: the end of the file.
             null, other = posix.pipe()
             close(other)
-        duplicate(null, 0)
-        close(null)
+            return null
 
     def file_identity(descriptor):
         status = fstat(descriptor)
@@ -442,8 +443,12 @@ def runner():
         attempt(unlink, program_file)
         write_source(source)
 
-    def write_source(source):
-        descriptor = open_file(program_file, CREATE, 0o644)
+    def create_source():
+        return open_file(program_file, CREATE, 0o644)
+
+    def write_source(source, descriptor=None):
+        if descriptor is None:
+            descriptor = create_source()
         try:
             write_all(descriptor, source)
         finally:
@@ -591,9 +596,6 @@ def runner():
         yield
         attempt(encode, value, request["max_value_bytes"], request["max_depth"])
         attempt(flush_everything)
-        yield
-        attempt(write_source, b"")
-        attempt(unlink, program_file)
         if own_rehearsal is not None:
             yield
             stage = type(sys)("main").__dict__
@@ -690,8 +692,12 @@ def runner():
     sent = False
 
     write_all(3, b"\x01")
+    # What can be opened before there is a request.
+    null = open_null()
+    source_file, _ = attempt(create_source)
     request = read_request()
-    close_request_pipe()
+    duplicate(null, 0)
+    close(null)
 
     own_pid = get_pid()
     nonce = request["nonce"].encode("ascii")
@@ -704,7 +710,7 @@ def runner():
     most_depth = request["max_depth"]
     request = None
     # A full or read-only workspace is no reason not to run: only source lines will be missing.
-    attempt(write_source, source)
+    attempt(write_source, source, source_file)
 
     def go():
         value, error = attempt(run_program, code, namespace, arguments)

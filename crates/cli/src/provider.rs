@@ -198,7 +198,7 @@ fn runtimes(
     data_dir: &Path,
     only: Option<&Language>,
 ) -> Result<Vec<NativeRuntime>, Failure> {
-    let mut found = Vec::new();
+    let mut found: Vec<NativeRuntime> = Vec::new();
     for folder in
         catalogue.iter().filter(|folder| only.is_none_or(|only| only == folder.language()))
     {
@@ -214,6 +214,12 @@ fn runtimes(
         let message =
             "no interpreter was found; hint: `ampoule runtimes list` says what is missing";
         return Err(Failure::platform(message));
+    }
+    // For one program alone it would take longer than it saves.
+    for runtime in found.iter_mut().filter(|_| only.is_none()) {
+        if let Err(error) = runtime.compile() {
+            warn!(language = %runtime.folder.language(), error = error.chain(), "its runner is not compiled ahead");
+        }
     }
     Ok(found)
 }

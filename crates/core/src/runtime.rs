@@ -35,6 +35,9 @@ pub struct RuntimeManifest {
     pub minimum_version: String,
     /// The runner's file name in this folder.
     pub runner: String,
+    /// How the runner is compiled ahead, if that makes the interpreter start faster.
+    #[serde(default)]
+    pub compiled: Option<CompiledManifest>,
     /// How the runner takes its request and gives its result.
     #[serde(default)]
     pub protocol: Protocol,
@@ -63,6 +66,16 @@ pub struct RuntimeManifest {
     pub templates: Vec<ManifestTemplate>,
     /// The programs by which the runtime is checked.
     pub example: Example,
+}
+
+/// How a runner is compiled ahead, by the very interpreter that will run it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CompiledManifest {
+    /// The name of what comes out of it, which takes the place of the runner.
+    pub runner: String,
+    /// A command line on this host: it reads the runner's source and writes what it is compiled to.
+    pub command: Vec<String>,
 }
 
 /// How an interpreter is kept warm, for workers to be forked from.
@@ -309,6 +322,23 @@ impl RuntimeManifest {
         }
         for part in &self.command {
             check_text("command", part, &PLACEHOLDERS[..4])?;
+        }
+        if let Some(compiled) = &self.compiled {
+            if !is_file_name(&compiled.runner) || compiled.runner == self.runner {
+                return refuse(
+                    "compiled.runner",
+                    "it is not another file name; hint: as in `runner.pyc`",
+                );
+            }
+            if compiled.command.first().map(String::as_str) != Some("{interpreter}") {
+                return refuse(
+                    "compiled.command",
+                    "it does not start with `{interpreter}`; hint: the runner is compiled by what runs it",
+                );
+            }
+            for part in &compiled.command {
+                check_text("compiled.command", part, &PLACEHOLDERS[..2])?;
+            }
         }
         for part in self.zygote.iter().flat_map(|zygote| &zygote.command) {
             check_text("zygote.command", part, &PLACEHOLDERS)?;

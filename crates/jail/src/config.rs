@@ -138,5 +138,5 @@ pub struct SkeletonFile {
     /// Its absolute path inside.
     pub path: String,
     /// Its content.
-    pub content: String,
+    pub content: Vec<u8>,
 }

@@ -31,6 +31,10 @@
 mod allowed;
 mod cgroup;
 mod client;
+#[cfg(test)]
+#[path = "inside/code.rs"]
+#[expect(dead_code, reason = "zygotes use the rest of it")]
+mod code;
 mod config;
 #[path = "inside/confine.rs"]
 mod confine;
@@ -43,6 +47,9 @@ mod identity;
 mod keeper;
 mod launcher;
 mod leaks;
+#[cfg(test)]
+#[path = "inside/lines.rs"]
+mod lines;
 mod network;
 #[path = "inside/order.rs"]
 #[expect(dead_code, reason = "the zygote uses the rest of it")]

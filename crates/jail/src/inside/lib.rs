@@ -8,10 +8,12 @@
 
 #[expect(dead_code, reason = "the launcher uses the rest of it")]
 mod allowed;
+mod code;
 mod confine;
 #[expect(dead_code, reason = "the launcher uses the rest of it")]
 mod fences;
 mod fork_calls;
+mod lines;
 #[cfg(target_arch = "x86_64")]
 mod node;
 mod order;

@@ -3,7 +3,8 @@
 //! ```text
 //! launcher                          zygote
 //!   Terms + instructions       ->   once, at its start
-//!                              <-   STARTED: everything is imported; or a text: it cannot go on
+//!                              <-   STARTED + pages of its code that are its own now: everything is
+//!                                   imported; or a text: it cannot go on
 //!   Order + descriptors        ->   forks a worker
 //!                              over the slot's setup socket, in either order:
 //!                              <-   FORKED + the worker's pidfd, from the zygote
@@ -31,6 +32,10 @@ pub(crate) struct Terms {
     pub(crate) joined: u32,
     /// How many instructions follow.
     pub(crate) instructions: u32,
+    /// Whether the zygote puts its code into large pages.
+    pub(crate) large_code: u32,
+    /// Nothing.
+    pub(crate) padding: u32,
 }
 
 /// One fork. With it come [`FIXED`] descriptors in the order of the numbers below, then either the
@@ -59,7 +64,7 @@ pub(crate) const CELL: usize = 5;
 /// How many come with every order.
 pub(crate) const FIXED: usize = 6;
 
-/// The zygote is ready for orders.
+/// The zygote is ready for orders. Four bytes follow.
 pub(crate) const STARTED: u8 = b'Z';
 /// A worker exists.
 pub(crate) const FORKED: u8 = b'W';

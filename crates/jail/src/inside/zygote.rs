@@ -9,6 +9,7 @@ use core::mem::size_of;
 
 use super::{
     allowed::{path_rules, resource_limits},
+    code,
     confine::{Plan, Spared, confine},
     fork_calls::{self, MOST_RECEIVED},
     order::{
@@ -75,7 +76,11 @@ pub(crate) fn serve(interpreter: &mut impl Interpreter) -> Sys<Returned> {
     let own = Own::find()?;
     // Here and not at the first order: who was never ready has failed to start, which is counted.
     look_for_threads(interpreter)?;
-    sys::write(CONTROL_FD, &[STARTED])?;
+    let mut started = [STARTED, 0, 0, 0, 0];
+    if inbox.terms.large_code != 0 {
+        started[1..].copy_from_slice(&code::enlarge()?.to_ne_bytes());
+    }
+    sys::write(CONTROL_FD, &started)?;
     loop {
         let mut order = Order::default();
         let (length, count) =
@@ -286,7 +291,7 @@ unsafe impl Plain for Order {}
 // multiple of eight.
 unsafe impl Plain for Inbox {}
 const _: () = assert!(size_of::<Order>() == 24);
-const _: () = assert!(size_of::<Terms>() == 2 * 8 + 16 * 8 + 4 * 4);
+const _: () = assert!(size_of::<Terms>() == 2 * 8 + 16 * 8 + 6 * 4);
 const _: () = assert!(
     size_of::<Inbox>() == size_of::<Terms>() + MOST_INSTRUCTIONS * size_of::<Instruction>()
 );

@@ -211,7 +211,8 @@ impl Launcher {
         // looks at itself in `/proc`; and what a test leaves out, only an exec leaves out.
         warm.zygotes &= landlock_abi > 0 && root.proc && without.is_empty();
         let terms = match warm.zygotes {
-            true => zygote::terms(&rules, start.first_id.is_none())?,
+            // The watch would count it as the program's.
+            true => zygote::terms(&rules, start.first_id.is_none(), meters.version() > 0)?,
             false => Vec::new(),
         };
         Ok(move |socket| {

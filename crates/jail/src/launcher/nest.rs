@@ -347,10 +347,12 @@ impl Launcher {
         let Some(control) = &zygote.control else { return };
         let mut buffer = [0; SETUP_ERROR_LEN];
         match wire::receive_now(control, &mut buffer) {
-            Ok(Some((1, _))) if buffer[0] == STARTED => {
+            Ok(Some((5, _))) if buffer[0] == STARTED => {
                 zygote.phase = Phase::Ready;
                 let Pages { resident, anonymous } = pages(&zygote.process.pidfd);
-                (zygote.pages, zygote.anonymous) = (resident, anonymous);
+                let code = u32::from_ne_bytes([buffer[1], buffer[2], buffer[3], buffer[4]]);
+                zygote.pages = resident;
+                zygote.anonymous = anonymous.saturating_sub(code.into());
                 self.welcome(place);
             }
             Ok(Some((length, _))) => {

@@ -64,7 +64,7 @@ pub(super) struct Zygote {
     pub(super) proven: bool,
     /// Resident pages when it was ready.
     pub(super) pages: u64,
-    /// Those of them that are of no file, when it was ready.
+    /// Those of them that are of no file and no code, when it was ready.
     pub(super) anonymous: u64,
     /// What it said before it ended.
     pub(super) last_words: Option<String>,
@@ -223,7 +223,7 @@ pub(super) fn root_of<'a>(
 }
 
 /// The terms that every worker is confined by, as a datagram.
-pub(super) fn terms(rules: &Rules, single_id: bool) -> Jail<Vec<u8>> {
+pub(super) fn terms(rules: &Rules, single_id: bool, large_code: bool) -> Jail<Vec<u8>> {
     let instructions = u32::try_from(rules.filter.len().min(MOST_INSTRUCTIONS)).unwrap_or(0);
     if rules.filter.len() > MOST_INSTRUCTIONS {
         return Err(JailError::new("lay out the filter", io::ErrorKind::InvalidInput));
@@ -236,6 +236,8 @@ pub(super) fn terms(rules: &Rules, single_id: bool) -> Jail<Vec<u8>> {
         single_id: u32::from(single_id),
         joined: u32::try_from(worker::JOINED).unwrap_or(0),
         instructions,
+        large_code: u32::from(large_code),
+        padding: 0,
     };
     let mut bytes = Vec::with_capacity(size_of::<Terms>() + rules.filter.len() * 8);
     for number in [terms.landlock_handled, terms.landlock_scoped] {
@@ -244,7 +246,14 @@ pub(super) fn terms(rules: &Rules, single_id: bool) -> Jail<Vec<u8>> {
     for number in terms.hard_limits {
         bytes.extend(number.to_ne_bytes());
     }
-    for number in [terms.landlock_abi, terms.single_id, terms.joined, terms.instructions] {
+    for number in [
+        terms.landlock_abi,
+        terms.single_id,
+        terms.joined,
+        terms.instructions,
+        terms.large_code,
+        terms.padding,
+    ] {
         bytes.extend(number.to_ne_bytes());
     }
     for instruction in &rules.filter {
@@ -288,16 +297,18 @@ mod tests {
             hard_limits: std::array::from_fn(|at| 100 + at as u64),
             filter,
         };
-        let bytes = terms(&rules, true).unwrap();
+        let bytes = terms(&rules, true, true).unwrap();
         let at = offset_of!(Terms, hard_limits);
         for (place, limit) in (at..).step_by(8).zip(rules.hard_limits) {
             assert_eq!(number(&bytes, place), limit.to_ne_bytes());
         }
-        let expected: [(usize, u32); 4] = [
+        let expected: [(usize, u32); 6] = [
             (offset_of!(Terms, landlock_abi), 6),
             (offset_of!(Terms, single_id), 1),
             (offset_of!(Terms, joined), u32::try_from(worker::JOINED).unwrap()),
             (offset_of!(Terms, instructions), 2),
+            (offset_of!(Terms, large_code), 1),
+            (offset_of!(Terms, padding), 0),
         ];
         for (at, value) in expected {
             assert_eq!(number(&bytes, at), value.to_ne_bytes());
@@ -328,7 +339,7 @@ mod tests {
             hard_limits: Default::default(),
             filter: vec![one; count],
         };
-        assert!(terms(&rules(MOST_INSTRUCTIONS), false).is_ok());
-        assert!(terms(&rules(MOST_INSTRUCTIONS + 1), false).is_err());
+        assert!(terms(&rules(MOST_INSTRUCTIONS), false, false).is_ok());
+        assert!(terms(&rules(MOST_INSTRUCTIONS + 1), false, false).is_err());
     }
 }

@@ -71,6 +71,8 @@ pub struct NativeRuntime {
     pub interpreter: Interpreter,
     /// The installed packages, if they are installed.
     pub packages: Option<PathBuf>,
+    /// The compiled runner, which takes its source's place.
+    pub compiled: Option<Vec<u8>>,
 }
 
 impl NativeRuntime {
@@ -78,7 +80,26 @@ impl NativeRuntime {
     pub fn find(folder: &RuntimeFolder, data_dir: &Path) -> Result<Self> {
         let interpreter = resolve_from_environment(&folder.manifest)?;
         let packages = packages_dir(folder, &interpreter, data_dir);
-        Ok(Self { folder: folder.clone(), interpreter, packages })
+        Ok(Self { folder: folder.clone(), interpreter, packages, compiled: None })
+    }
+
+    /// Has the runner compiled, if its manifest says how: that pays where more than one program runs.
+    pub fn compile(&mut self) -> Result<()> {
+        if let Some(how) = &self.folder.manifest.compiled {
+            let name = inside(&self.folder.manifest.runner);
+            let compiled = self.interpreter.compile(&how.command, &name, &self.folder.runner)?;
+            self.compiled = Some(compiled);
+        }
+        Ok(())
+    }
+
+    /// The runner's path inside, and what is there.
+    fn runner(&self) -> (String, Vec<u8>) {
+        let manifest = &self.folder.manifest;
+        match (&self.compiled, &manifest.compiled) {
+            (Some(code), Some(how)) => (inside(&how.runner), code.clone()),
+            _ => (inside(&manifest.runner), self.folder.runner.as_bytes().to_vec()),
+        }
     }
 }
 
@@ -139,9 +160,14 @@ fn find_on_path(program: &str) -> Option<PathBuf> {
         .find(|candidate| candidate.is_absolute() && candidate.is_file())
 }
 
+/// Where a runner of this name is in the sandbox.
+fn inside(runner: &str) -> String {
+    format!("{RUNNER_DIRECTORY}/{runner}")
+}
+
 fn template(runtime: &NativeRuntime) -> Template {
-    let NativeRuntime { folder, interpreter, packages } = runtime;
-    let runner = format!("{RUNNER_DIRECTORY}/{}", folder.manifest.runner);
+    let NativeRuntime { folder, interpreter, packages, .. } = runtime;
+    let (runner, code) = runtime.runner();
     let placeholders = Placeholders {
         interpreter: &interpreter.inside_path,
         runner: &runner,
@@ -158,7 +184,7 @@ fn template(runtime: &NativeRuntime) -> Template {
     let packages = packages.iter().map(|source| (source.clone(), PACKAGES_INSIDE.to_owned()));
     let file = |path: &str, content: &str| SkeletonFile {
         path: path.to_owned(),
-        content: content.to_owned(),
+        content: content.as_bytes().to_vec(),
     };
     Template {
         name: folder.language().to_string(),
@@ -169,7 +195,7 @@ fn template(runtime: &NativeRuntime) -> Template {
             file("/etc/hosts", "127.0.0.1 localhost sandbox\n::1 localhost\n"),
             file("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n"),
             file("/etc/fonts/fonts.conf", FONTS),
-            file(&runner, &folder.runner),
+            SkeletonFile { path: runner.clone(), content: code },
         ],
         // Node's loader of ES modules looks upwards from the program and nowhere else.
         links: vec![("/node_modules".to_owned(), format!("{PACKAGES_INSIDE}/node_modules"))],

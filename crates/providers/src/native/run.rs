@@ -323,7 +323,7 @@ struct Pipe<'a> {
 
 impl<'a> Pipe<'a> {
     fn new(receiver: Receiver, lost: &'a CancellationToken) -> Self {
-        Self { receiver, lost, buffer: vec![0; PIPE_READ] }
+        Self { receiver, lost, buffer: Vec::with_capacity(PIPE_READ) }
     }
 
     /// The next piece; `None` at the end.
@@ -332,9 +332,10 @@ impl<'a> Pipe<'a> {
             self.lost.cancelled().await;
             tokio::time::sleep(LINGER).await;
         };
+        self.buffer.clear();
         tokio::select! {
-            read = self.receiver.read(&mut self.buffer) => match read {
-                Ok(length @ 1..) => Some(&self.buffer[..length]),
+            read = self.receiver.read_buf(&mut self.buffer) => match read {
+                Ok(1..) => Some(&self.buffer),
                 _ => None,
             },
             () = given_up => None,

@@ -1,13 +1,14 @@
 //! Asks a program of this host a question: how long it may take and how much it may say is bounded.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::{ioctl_fionbio, retry_on_intr};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
@@ -17,18 +18,29 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The most that is kept of each of its two streams.
 const MOST: usize = 64 << 10;
 
+/// The same of a program that makes one text of another.
+const MOST_MADE: usize = 4 << 20;
+
 /// Runs a program to its end and gives what it said.
 ///
 /// It has a process group of its own, which is killed whole in any case: nothing that it started
 /// stays. Only if this process is itself killed meanwhile, nobody is there to do that.
 pub(super) fn ask(command: &mut Command) -> io::Result<Output> {
-    ask_within(command, PATIENCE)
+    ask_within(command.stdin(Stdio::null()), PATIENCE, MOST)
 }
 
-fn ask_within(command: &mut Command, patience: Duration) -> io::Result<Output> {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+/// The same for a program that reads `input`.
+pub(super) fn have_made(command: &mut Command, input: &[u8]) -> io::Result<Output> {
+    let mut file = File::from(memfd_create("input", MemfdFlags::CLOEXEC)?);
+    file.write_all(input)?;
+    file.rewind()?;
+    ask_within(command.stdin(file), PATIENCE, MOST_MADE)
+}
+
+fn ask_within(command: &mut Command, patience: Duration, most: usize) -> io::Result<Output> {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let mut child = command.spawn()?;
-    let heard = listen(&mut child, patience);
+    let heard = listen(&mut child, patience, most);
     // Nobody has waited for it yet, so its number, and so its group's, is still its own.
     let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
     // It may have gone to another group.
@@ -39,10 +51,10 @@ fn ask_within(command: &mut Command, patience: Duration) -> io::Result<Output> {
 }
 
 /// Hears a program until it ends. What it started may still hold the pipes then: that is not awaited.
-fn listen(child: &mut Child, patience: Duration) -> io::Result<(Vec<u8>, Vec<u8>)> {
+fn listen(child: &mut Child, patience: Duration, most: usize) -> io::Result<(Vec<u8>, Vec<u8>)> {
     let end = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
-    let mut stdout = Stream::new(child.stdout.take().map(OwnedFd::from))?;
-    let mut stderr = Stream::new(child.stderr.take().map(OwnedFd::from))?;
+    let mut stdout = Stream::new(child.stdout.take().map(OwnedFd::from), most)?;
+    let mut stderr = Stream::new(child.stderr.take().map(OwnedFd::from), most)?;
     let deadline = Instant::now() + patience;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -70,14 +82,15 @@ fn listen(child: &mut Child, patience: Duration) -> io::Result<(Vec<u8>, Vec<u8>
 struct Stream {
     pipe: Option<File>,
     said: Vec<u8>,
+    most: usize,
 }
 
 impl Stream {
-    fn new(pipe: Option<OwnedFd>) -> io::Result<Self> {
+    fn new(pipe: Option<OwnedFd>, most: usize) -> io::Result<Self> {
         if let Some(pipe) = &pipe {
             ioctl_fionbio(pipe, true)?;
         }
-        Ok(Self { pipe: pipe.map(File::from), said: Vec::new() })
+        Ok(Self { pipe: pipe.map(File::from), said: Vec::new(), most })
     }
 
     /// Reads what is there now.
@@ -86,8 +99,8 @@ impl Stream {
         while let Some(pipe) = &mut self.pipe {
             match pipe.read(&mut block) {
                 Ok(0) => self.pipe = None,
-                Ok(length) if self.said.len() + length > MOST => {
-                    let text = format!("it says more than {} KiB", MOST >> 10);
+                Ok(length) if self.said.len() + length > self.most => {
+                    let text = format!("it says more than {} KiB", self.most >> 10);
                     return Err(io::Error::other(text));
                 }
                 Ok(length) => self.said.extend_from_slice(&block[..length]),
@@ -112,7 +125,7 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", script]).current_dir(directory);
         let began = Instant::now();
-        let answer = ask_within(&mut command, Duration::from_secs(2));
+        let answer = ask_within(command.stdin(Stdio::null()), Duration::from_secs(2), MOST);
         (answer, began.elapsed())
     }
 
@@ -151,6 +164,13 @@ mod tests {
         assert!(silent.status.success() && silent.stdout.is_empty());
         let most = ask_shell("head -c 65536 /dev/zero", directory.path()).0.unwrap();
         assert_eq!(most.stdout.len(), MOST);
+    }
+
+    #[test]
+    fn a_program_makes_one_text_of_another() {
+        let input = "a".repeat(300_000);
+        let made = have_made(Command::new("tr").args(["a", "b"]), input.as_bytes()).unwrap();
+        assert_eq!(made.stdout, "b".repeat(300_000).as_bytes());
     }
 
     #[test]

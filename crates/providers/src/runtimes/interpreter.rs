@@ -18,7 +18,7 @@ use std::sync::OnceLock;
 use ampoule_core::{Error, ErrorKind, Result, RuntimeManifest};
 
 use super::INTERPRETER_INSIDE;
-use super::ask::ask;
+use super::ask::{ask, have_made};
 
 const OPERATION: &str = "find an interpreter";
 
@@ -254,6 +254,22 @@ impl Interpreter {
         }
         let version = numbers(self.version()?);
         Ok((version.first().copied().unwrap_or(0), version.get(1).copied().unwrap_or(0)))
+    }
+
+    /// Compiles a source by a command line of its manifest, in which it is called `name`.
+    pub fn compile(&self, command: &[String], name: &str, source: &str) -> Result<Vec<u8>> {
+        let fail = |why: &str| {
+            let text = format!("`{}` does not compile the runner{why}", self.host_path.display());
+            Error::new(ErrorKind::Unavailable, OPERATION, text)
+        };
+        let arguments = command.iter().skip(1).map(|part| part.replace("{runner}", name));
+        let output = have_made(clean_command(&self.host_path).args(arguments), source.as_bytes())
+            .map_err(|error| fail(&format!(": {error}")))?;
+        if !output.status.success() || output.stdout.is_empty() {
+            let text = String::from_utf8_lossy(&output.stderr);
+            return Err(fail(&format!(": {}", text.lines().last().unwrap_or("it says nothing"))));
+        }
+        Ok(output.stdout)
     }
 
     /// Refuses an interpreter that is older than its runtime needs.

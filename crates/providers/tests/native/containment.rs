@@ -104,7 +104,7 @@ pub(crate) fn add(suite: &mut Suite, heading: &str, rig: &Arc<Rig>) {
     });
     with_rig("locks_and_watches_do_not_cross_runs", |rig| {
         // Two at once: each takes a lock on everything that it can open, and none sees the other's.
-        let code = "import fcntl, os, time\ndef main():\n  refused, held, closed = [], [], []\n  for p in ('/', '/usr/bin/env', '/usr/lib', '/etc/passwd', '/dev', '/dev/null', '/dev/zero', '/dev/urandom', '/proc/self/exe', '/workspace', '/tmp', '/dev/shm', '/opt/ampoule/runner/runner.py'):\n    try: fd = os.open(p, os.O_RDONLY)\n    except PermissionError: closed.append(p); continue\n    try: fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB); held.append(fd)\n    except BlockingIOError: refused.append(p)\n  time.sleep(1)\n  return [refused, len(held), closed]";
+        let code = "import fcntl, os, time\ndef main():\n  refused, held, closed = [], [], []\n  for p in ('/', '/usr/bin/env', '/usr/lib', '/etc/passwd', '/dev', '/dev/null', '/dev/zero', '/dev/urandom', '/proc/self/exe', '/workspace', '/tmp', '/dev/shm', '/opt/ampoule/runner/runner.pyc'):\n    try: fd = os.open(p, os.O_RDONLY)\n    except PermissionError: closed.append(p); continue\n    try: fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB); held.append(fd)\n    except BlockingIOError: refused.append(p)\n  time.sleep(1)\n  return [refused, len(held), closed]";
         std::thread::scope(|scope| -> Result<(), Failure> {
             let others: Vec<_> = (0..2).map(|_| scope.spawn(|| value(rig, code))).collect();
             for other in others {

@@ -55,13 +55,17 @@ pub(crate) fn request(language: &str, code: &str, limits: Limits) -> ExecuteRequ
 
 /// Every runtime of the binary, with what is installed.
 pub(crate) fn runtimes() -> Vec<NativeRuntime> {
-    let find = |folder| NativeRuntime::find(folder, &default_data_dir()).unwrap();
-    Catalogue::builtin().iter().map(find).collect()
+    found(&Catalogue::builtin().iter().cloned().collect::<Vec<_>>())
 }
 
-/// Runtimes of these folders, with what is installed.
+/// Runtimes of these folders, with what is installed, as a service has them.
 pub(crate) fn found(folders: &[RuntimeFolder]) -> Vec<NativeRuntime> {
-    folders.iter().map(|f| NativeRuntime::find(f, &default_data_dir()).unwrap()).collect()
+    let find = |folder| {
+        let mut runtime = NativeRuntime::find(folder, &default_data_dir()).unwrap();
+        runtime.compile().unwrap();
+        runtime
+    };
+    folders.iter().map(find).collect()
 }
 
 impl Rig {

@@ -13,7 +13,8 @@ use std::{
 };
 
 use ampoule_core::{
-    ExecuteRequest, Language, LimitKind, Limits, Outcome, Profile, Provider as _, TrustGroup,
+    ExecuteRequest, Language, LimitKind, Limits, Meters, Outcome, Profile, Provider as _,
+    TrustGroup,
 };
 use ampoule_providers::native::{NativeRuntime, Warm};
 use ampoule_testkit::{Failure, Suite, children_of, eventually, is_gone};
@@ -82,6 +83,7 @@ fn altered(name: &str, code: &str) -> NativeRuntime {
     assert!(runtime.folder.runner.contains(place));
     let runner = runtime.folder.runner.replace(place, &format!("{place}        {code}\n"));
     runtime.folder.runner = runner.into();
+    runtime.compiled = None;
     runtime.folder.manifest.language = Language::new(name);
     runtime.folder.manifest.runner = format!("{name}.py");
     runtime.folder.manifest.templates.clear();
@@ -298,6 +300,26 @@ pub(crate) fn add(suite: &mut Suite, warm: &Arc<Rig>, rigs: &Rigs) {
             if !differing.is_empty() {
                 return Err(Failure::from(format!("{which}: {differing}")));
             }
+        }
+        Ok(())
+    });
+    with("the_code_of_forks_is_in_large_pages", |warm, _| {
+        let code = "def main():\n  large = []\n  for line in open('/proc/self/smaps'):\n    if line.split(' ')[0].count('-') == 1: mapping = line.split()\n    elif line.startswith('AnonHugePages:') and ' 0 kB' not in line: large.append([mapping[1], int(line.split()[1])])\n  return large";
+        warm_again(warm)?;
+        let result = warm.run("python", code)?;
+        let large: Vec<(String, u64)> =
+            serde_json::from_str(result.value.as_deref().ok_or("no value")?.get())?;
+        // Nobody may write it, and it counts as no memory of the program's.
+        assert!(large.iter().all(|(rights, _)| rights == "r-xp"), "{large:?}");
+        let inherited = result.finished.evidence.memory.inherited.ok_or("it is no fork")?;
+        assert!((1 << 20..12 << 20).contains(&inherited), "{inherited}");
+        let offered = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
+        // Another interpreter than Debian's may have less than one such page of code.
+        let debians =
+            fs::canonicalize("/usr/bin/python3").is_ok_and(|path| path.ends_with("python3.11"));
+        let has_groups = result.finished.evidence.meters != Meters::Watch;
+        if debians && has_groups && offered.is_ok_and(|text| !text.contains("[never]")) {
+            assert!(large.iter().any(|(_, kilobytes)| *kilobytes >= 2048), "{large:?}");
         }
         Ok(())
     });

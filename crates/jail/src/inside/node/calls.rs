@@ -3,7 +3,6 @@
 use super::super::sys::{Fault, Sys, as_int, check, fd, ioctl, path, syscall};
 
 mod number {
-    pub(super) const READ: usize = 0;
     pub(super) const RT_SIGACTION: usize = 13;
     pub(super) const PREAD64: usize = 17;
     pub(super) const MADVISE: usize = 28;
@@ -21,14 +20,6 @@ mod number {
     pub(super) const DUP3: usize = 292;
     pub(super) const PIPE2: usize = 293;
     pub(super) const GETRANDOM: usize = 318;
-}
-
-/// `read(2)`.
-pub(super) fn read(descriptor: i32, bytes: &mut [u8]) -> Sys<usize> {
-    // SAFETY: the kernel writes at most `bytes.len()` bytes to `bytes`, which is borrowed alone.
-    check("read", unsafe {
-        syscall(number::READ, [fd(descriptor), bytes.as_mut_ptr() as usize, bytes.len(), 0, 0, 0])
-    })
 }
 
 /// The target of the symbolic link `name` in the directory `at`.

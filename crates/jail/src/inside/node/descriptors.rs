@@ -81,7 +81,7 @@ pub(super) fn survey(given: i32) -> Sys<()> {
     let survey = unsafe { &mut *SURVEY.0.get() };
     survey.len = 0;
     survey.watches_len = 0;
-    listing::numbers(c"/proc/self/fd", |number| {
+    listing::descriptors(|number| {
         if number <= given {
             return Ok(());
         }

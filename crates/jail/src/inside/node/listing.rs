@@ -3,24 +3,34 @@
 use core::ffi::CStr;
 
 use super::{
-    super::sys::{self, Fault, Sys},
+    super::{
+        lines,
+        sys::{self, Fault, Sys},
+    },
     calls,
 };
 
 const O_DIRECTORY_CLOEXEC: i32 = 0o200_000 | 0o2_000_000;
 const O_CLOEXEC: i32 = 0o2_000_000;
 
-/// Calls `visit` with each entry of a directory whose name is a number.
-pub(super) fn numbers(directory: &CStr, mut visit: impl FnMut(i32) -> Sys<()>) -> Sys<()> {
-    let opened = sys::open(directory, O_DIRECTORY_CLOEXEC)?;
-    let outcome = each(opened, &mut |number| {
-        // The listing itself is one of the descriptors of /proc/self/fd.
-        if number == opened { Ok(()) } else { visit(number) }
-    });
+/// Calls `visit` with each thread's id.
+pub(super) fn threads(mut visit: impl FnMut(i32) -> Sys<()>) -> Sys<()> {
+    let opened = sys::open(c"/proc/self/task", O_DIRECTORY_CLOEXEC)?;
+    let outcome = each(opened, &mut visit);
     sys::close(opened)?;
     outcome
 }
 
+/// Calls `visit` with each open descriptor.
+pub(super) fn descriptors(mut visit: impl FnMut(i32) -> Sys<()>) -> Sys<()> {
+    let opened = sys::open(c"/proc/self/fd", O_DIRECTORY_CLOEXEC)?;
+    // The listing itself is one.
+    let outcome = each(opened, &mut |number| if number == opened { Ok(()) } else { visit(number) });
+    sys::close(opened)?;
+    outcome
+}
+
+/// Calls `visit` with each entry of a directory whose name is a number.
 fn each(directory: i32, visit: &mut dyn FnMut(i32) -> Sys<()>) -> Sys<()> {
     // struct linux_dirent64 { u64 ino, i64 off, u16 reclen, u8 type, char name[] }
     const NAME: usize = 19;
@@ -89,7 +99,7 @@ pub(super) fn contents<'a>(file: &CStr, buffer: &'a mut [u8]) -> Sys<&'a [u8]> {
     let opened = sys::open(file, O_CLOEXEC)?;
     let mut len = 0;
     let outcome = loop {
-        match calls::read(opened, buffer.get_mut(len..).unwrap_or(&mut [])) {
+        match lines::read(opened, buffer.get_mut(len..).unwrap_or(&mut [])) {
             Ok(0) => break Ok(()),
             Ok(count) => len += count,
             Err(fault) => break Err(fault),

@@ -1,7 +1,10 @@
 //! The interpreter's memory over a fork.
 
 use super::{
-    super::sys::{self, Fault, Sys},
+    super::{
+        lines,
+        sys::{Fault, Sys},
+    },
     calls,
 };
 
@@ -11,7 +14,6 @@ const PAGE: usize = 4096;
 const USER_END: usize = (1 << 47) - PAGE;
 const EINVAL: i32 = 22;
 const ENOMEM: i32 = 12;
-const O_CLOEXEC: i32 = 0o2_000_000;
 
 /// Has a fork copy all of this process's memory, whatever V8 has said (MADV_DONTFORK).
 ///
@@ -28,8 +30,7 @@ pub(super) fn fork_all() -> Sys<()> {
 
 /// Refuses memory that a child would miss, or share with the zygote and be able to write.
 pub(super) fn check() -> Sys<()> {
-    let opened = sys::open(c"/proc/self/smaps", O_CLOEXEC)?;
-    let outcome = each_line(opened, &mut |line| {
+    lines::each(c"/proc/self/smaps", &mut |line| {
         let Some(flags) = line.strip_prefix(b"VmFlags:") else { return Ok(()) };
         let has = |flag: &[u8; 2]| flags.split(|byte| *byte == b' ').any(|one| one == flag);
         // The kernel's own pages are mapped afresh, or the same for all.
@@ -42,33 +43,5 @@ pub(super) fn check() -> Sys<()> {
         } else {
             Ok(())
         }
-    });
-    sys::close(opened)?;
-    outcome
-}
-
-/// Reads to the end; lines that are longer than the buffer are cut.
-fn each_line(file: i32, visit: &mut dyn FnMut(&[u8]) -> Sys<()>) -> Sys<()> {
-    let mut buffer = [0_u8; 4096];
-    let mut len = 0;
-    loop {
-        let count = calls::read(file, buffer.get_mut(len..).unwrap_or(&mut []))?;
-        if count == 0 {
-            return Ok(());
-        }
-        len += count;
-        let mut start = 0;
-        while let Some(end) =
-            buffer.get(start..len).and_then(|rest| rest.iter().position(|byte| *byte == b'\n'))
-        {
-            visit(buffer.get(start..start + end).unwrap_or(&[]))?;
-            start += end + 1;
-        }
-        if start == 0 && len == buffer.len() {
-            len = 0;
-        } else {
-            buffer.copy_within(start..len, 0);
-            len -= start;
-        }
-    }
+    })
 }

@@ -225,7 +225,7 @@ pub(super) fn stop_others(rseq_offset: Option<*const c_void>) -> Sys<usize> {
 fn stop_each() -> Sys<usize> {
     let (process, own) = (fork_calls::pid(), calls::tid());
     let mut signalled = 0;
-    listing::numbers(c"/proc/self/task", |tid| {
+    listing::threads(|tid| {
         if tid != own {
             calls::signal_thread(process, tid, SIGNAL)?;
             signalled += 1;
@@ -239,7 +239,7 @@ fn stop_each() -> Sys<usize> {
         if waiting() == signalled {
             // One that was born meanwhile would be missing in the child.
             let mut there = 0;
-            listing::numbers(c"/proc/self/task", |_| {
+            listing::threads(|_| {
                 there += 1;
                 Ok(())
             })?;
