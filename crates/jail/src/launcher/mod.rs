@@ -306,6 +306,7 @@ impl Launcher {
                     Some((slot.born + SETUP_DEADLINE).saturating_duration_since(now))
                 }
                 State::Releasing => Some(TICK),
+                State::Ending => Some(slot.overdue?.saturating_duration_since(now)),
                 _ => slot.next_look(now),
             })
             .chain(self.next_watch(now))
@@ -330,6 +331,7 @@ impl Launcher {
                     }
                 }
                 State::Releasing => self.release(index),
+                State::Ending => slot.hurry(now),
                 _ => {}
             }
         }

@@ -64,6 +64,9 @@ pub(super) enum State {
 /// So long after its lease a run is one of those that end soon.
 const PRESSING: Duration = Duration::from_millis(20);
 
+/// Most runs end in less.
+const QUICK_END: Duration = Duration::from_millis(4);
+
 /// The clocks of a leased slot.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lease {
@@ -155,6 +158,8 @@ pub(super) struct Slot {
     pub(super) status: WaitStatus,
     pub(super) stopped: Option<StopReason>,
     pub(super) born: Instant,
+    /// When it has taken long enough to end; nothing before it is killed, and after it was hurried.
+    pub(super) overdue: Option<Instant>,
     /// When the cell was ready for its worker.
     pub(super) cell_ready: Option<Instant>,
     /// Remove as soon as nothing lives: the manager has already let go, or never knew.
@@ -191,6 +196,7 @@ impl Slot {
             status: WaitStatus::Unknown,
             stopped: None,
             born: Instant::now(),
+            overdue: None,
             cell_ready: None,
             abandoned: false,
         }
@@ -238,8 +244,18 @@ impl Slot {
             // Gone already is as good.
             let _ = pidfd_send_signal(&process.pidfd, Signal::KILL);
         }
-        if !matches!(self.state, State::Ended | State::Releasing) {
+        if !matches!(self.state, State::Ending | State::Ended | State::Releasing) {
             self.state = State::Ending;
+            self.overdue = Some(Instant::now() + QUICK_END);
+        }
+    }
+
+    /// Has what was killed end faster, if it takes long.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        if self.overdue.take_if(|overdue| *overdue <= now).is_some()
+            && let Some(group) = &self.group
+        {
+            group.hurry();
         }
     }
 
