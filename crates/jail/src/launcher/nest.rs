@@ -502,10 +502,8 @@ impl Launcher {
     fn note_failure(&mut self, at: usize, text: &str) {
         let nest = &mut self.nests.nests[at];
         nest.failures += 1;
-        if nest.failures >= MOST_FAILURES {
-            let doubled = nest.failures - MOST_FAILURES;
-            let wait = BARRED.saturating_mul(1 << doubled.min(6)).min(MOST_BARRED);
-            nest.barred = Some(Instant::now() + wait);
+        if let Some(pause) = pause_after(nest.failures) {
+            nest.barred = Some(Instant::now() + pause);
         }
         let report = nest.report(Some(text.to_owned()));
         self.tell(&report, Vec::new());
@@ -580,6 +578,12 @@ impl Launcher {
     }
 }
 
+/// How long no zygote is started after so many failures in a row.
+fn pause_after(failures: u32) -> Option<Duration> {
+    let doubled = failures.checked_sub(MOST_FAILURES)?;
+    Some(BARRED.saturating_mul(1 << doubled.min(6)).min(MOST_BARRED))
+}
+
 /// When a zygote must have done what it is about to do: start, or end.
 fn due(zygote: &Zygote) -> Option<Instant> {
     match zygote.phase {
@@ -604,4 +608,18 @@ fn pages(pidfd: &OwnedFd) -> Pages {
         Some(Pages { resident, anonymous: resident.saturating_sub(of_files) })
     };
     read().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_in_a_row_are_followed_by_pauses_that_double() {
+        let pauses = [1, 2, 3, 4, 5, 8, 9, 100, u32::MAX].map(pause_after);
+        let seconds = pauses.map(|pause| pause.map(|pause| pause.as_secs()));
+        let expected =
+            [None, None, Some(10), Some(20), Some(40), Some(320), Some(600), Some(600), Some(600)];
+        assert_eq!(seconds, expected);
+    }
 }
