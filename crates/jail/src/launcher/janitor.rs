@@ -74,15 +74,21 @@ impl Janitor {
         Self::start().ok()
     }
 
-    /// Hands over what is to be closed for a slot; it says when it has. What comes after the first
-    /// `now` of the descriptors holds a network namespace, and may wait. `false` if nobody is there
-    /// or it has no room, and the launcher has to do it itself.
-    pub(super) fn take(&self, slot: u32, now: &[OwnedFd], later: &[OwnedFd]) -> bool {
-        let borrowed: Vec<_> = now.iter().chain(later).map(AsFd::as_fd).collect();
+    /// Hands over what is to be closed for a slot; it says when it has. What is for `later` holds a
+    /// network namespace, and may wait. `false` if nobody is there or it has no room, and the
+    /// launcher has done it itself.
+    pub(super) fn take(&self, slot: u32, now: Vec<OwnedFd>, later: Vec<OwnedFd>) -> bool {
+        let borrowed: Vec<_> = now.iter().chain(&later).map(AsFd::as_fd).collect();
         let mut order = [0; 8];
         order[..4].copy_from_slice(&slot.to_ne_bytes());
         order[4..].copy_from_slice(&u32::try_from(now.len()).unwrap_or(0).to_ne_bytes());
-        wire::send(self.socket.as_fd(), &order, &borrowed).is_ok()
+        let taken = wire::send(self.socket.as_fd(), &order, &borrowed).is_ok();
+        drop((now, later));
+        if taken {
+            // Only now: whoever closes last waits. Without room for it the janitor goes by time.
+            let _ = wire::send(self.socket.as_fd(), &GO, &[]);
+        }
+        taken
     }
 
     /// Its next word.
@@ -113,28 +119,49 @@ fn work(socket: &OwnedFd) -> ! {
     let socket = unsafe { OwnedFd::from_raw_fd(SOCKET) };
     let mut order = [0; 8];
     let mut namespaces = Vec::new();
+    // What the launcher may have open as well, until its next word.
+    let mut held: Option<([u8; 4], Vec<OwnedFd>)> = None;
     loop {
-        if namespaces.len() >= BATCH || (!namespaces.is_empty() && !comes_soon(&socket)) {
+        let comes = match &held {
+            Some(_) => comes_within(&socket, &SOON),
+            None if namespaces.is_empty() => true,
+            None => namespaces.len() < BATCH && comes_within(&socket, &PATIENCE),
+        };
+        if held.is_none() && !comes {
             namespaces.clear();
+            continue;
         }
-        let Ok(Some((8, mut descriptors))) = wire::receive(&socket, &mut order) else { break };
-        let now = u32::from_ne_bytes([order[4], order[5], order[6], order[7]]) as usize;
-        namespaces.extend(descriptors.split_off(now.min(descriptors.len())));
-        drop(descriptors);
-        if wire::send(socket.as_fd(), &order[..4], &[]).is_err() {
-            break;
+        let word =
+            if comes { wire::receive(&socket, &mut order) } else { Ok(Some((0, Vec::new()))) };
+        let Ok(Some((length, mut descriptors))) = word else { break };
+        if let Some((slot, closed)) = held.take() {
+            drop(closed);
+            if wire::send(socket.as_fd(), &slot, &[]).is_err() {
+                break;
+            }
+        }
+        if length == order.len() {
+            let [a, b, c, d, now @ ..] = order;
+            let now = u32::from_ne_bytes(now) as usize;
+            namespaces.extend(descriptors.split_off(now.min(descriptors.len())));
+            held = Some(([a, b, c, d], descriptors));
         }
     }
     sys::exit(0)
 }
 
+/// The launcher has closed its own.
+const GO: [u8; 1] = *b"g";
+
 /// So many descriptors of network namespaces wait for each other.
 const BATCH: usize = 64;
 /// And for so long.
 const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+/// In this time the launcher has closed its own, whether it said so or not.
+const SOON: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
 
-/// Whether there is something to do before long.
-fn comes_soon(socket: &OwnedFd) -> bool {
+/// Whether the launcher says something in that time.
+fn comes_within(socket: &OwnedFd, time: &Timespec) -> bool {
     let mut polled = [PollFd::new(socket, PollFlags::IN)];
-    matches!(poll(&mut polled, Some(&PATIENCE)), Ok(1..))
+    matches!(poll(&mut polled, Some(time)), Ok(1..))
 }

@@ -538,7 +538,7 @@ impl Launcher {
             let number = u32::try_from(index).unwrap_or(u32::MAX);
             // The group meanwhile; and the rest when the janitor is done.
             let janitor = self.janitor.as_ref();
-            slot.clearing = janitor.is_some_and(|janitor| janitor.take(number, &mounts, &network));
+            slot.clearing = janitor.is_some_and(|janitor| janitor.take(number, mounts, network));
         }
         let Some(slot) = self.slots.get_mut(index).and_then(Option::as_mut) else { return };
         let emptied = slot.group.as_ref().is_none_or(|group| self.meters.remove(group));

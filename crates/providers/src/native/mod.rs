@@ -28,7 +28,7 @@ mod text_frame;
 use std::{
     collections::BTreeMap,
     sync::{Arc, atomic::AtomicBool},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ampoule_core::{
@@ -52,6 +52,8 @@ use selftest::{ForkTests, Zygotes};
 
 /// How long `create` waits for a launcher that is being replaced, and for an interpreter to start.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A sandbox that could not be built in less is tried once more.
+const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// A template's place in the launcher, and what its programs need.
 #[derive(Clone, Debug)]
@@ -149,9 +151,13 @@ impl Native {
             millicpus: spec.limits.millicpus,
         };
         let mut link = self.link().await?;
+        let began = Instant::now();
         let mut prepared = link.prepare(template.index, origin, limits, spec.network).await;
-        if prepared.is_err() && link.is_closed() {
-            // No program was near it, and the next launcher is on its way.
+        let failed_at_once = matches!(&prepared, Err(error) if error.kind() == ErrorKind::Internal)
+            && began.elapsed() < AT_ONCE;
+        if failed_at_once || (prepared.is_err() && link.is_closed()) {
+            // No program was near it. The next launcher is on its way; or what it was to be built of,
+            // a spare cell, was killed a moment ago.
             link = self.link().await?;
             prepared = link.prepare(template.index, origin, limits, spec.network).await;
         }

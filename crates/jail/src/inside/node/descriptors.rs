@@ -151,9 +151,14 @@ fn note_watches(survey: &mut Survey, epoll: i32) -> Sys<()> {
 
 /// Calls `visit` with each line of what the kernel tells of a descriptor.
 fn information(number: i32, mut visit: impl FnMut(&[u8]) -> Sys<()>) -> Sys<()> {
-    let (mut name, mut text) = ([0; 40], [0; 2048]);
+    let (mut name, mut text) = ([0; 40], [0; 8192]);
     let name = listing::numbered(&mut name, b"/proc/self/fdinfo/", number)?;
+    let room = text.len();
     let text = listing::contents(name, &mut text)?;
+    if text.len() == room {
+        // What is cut off would be missing in the child.
+        return Err(Fault { call: "descriptors: one with more than there is room for", errno: 24 });
+    }
     text.split(|byte| *byte == b'\n').try_for_each(&mut visit)
 }
 
