@@ -64,6 +64,7 @@ impl Slots {
             most: 0,
             boots: NonZeroUsize::MIN,
             max_age: std::time::Duration::ZERO,
+            spare_memory: 0,
         },
         cells: 0,
         zygotes: false,

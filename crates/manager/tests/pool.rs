@@ -34,7 +34,7 @@ struct Bench {
 
 fn pool(ready: usize, most: usize, boots: usize) -> PoolConfig {
     let boots = NonZeroUsize::new(boots).unwrap();
-    PoolConfig { ready, most, boots, max_age: 15 * MINUTE }
+    PoolConfig { ready, most, boots, max_age: 15 * MINUTE, spare_memory: 0 }
 }
 
 fn bench(memory: MemoryConfig, pool: PoolConfig) -> Bench {
@@ -388,6 +388,18 @@ async fn while_requests_wait_one_boot_at_a_time_goes_on() {
     };
     let (ends, ()) = tokio::join!(runs, look);
     assert!(ends.into_iter().all(|end| end.is_ok()));
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_spare_memory_none_is_made_ready_and_runs_go_on() {
+    let short = PoolConfig { spare_memory: u64::MAX, ..pool(2, 64, 1) };
+    let bench = bench(MemoryConfig::default(), short);
+    bench.manager.warm_up([python()]);
+    sleep(MINUTE).await;
+    assert_eq!((bench.load().ready, bench.load().booting), (0, 0));
+    bench.run_only(request(QUICK)).await;
+    assert_eq!((bench.load().hits, bench.load().misses), (0, 1));
     bench.end().await;
 }
 

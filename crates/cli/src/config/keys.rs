@@ -412,6 +412,14 @@ pub(crate) static KEYS: &[Key] = &[
         ..PLAIN
     },
     Key {
+        path: "pool.spare_memory",
+        effect: "memory that the machine must have available for another to be made ready",
+        allowed: SIZE,
+        set: |config, given| put(&mut config.manager.pool.spare_memory, parse(given, parse_bytes)),
+        get: |config| format_bytes(config.manager.pool.spare_memory),
+        ..PLAIN
+    },
+    Key {
         path: "network.policy",
         flag: Some("--network"),
         effect: "what a run may reach that asks for nothing else",

@@ -118,7 +118,7 @@ fn every_key_reads_what_it_writes_from_every_layer() {
         "log" => "debug",
         "log_format" => "json",
         "max_body" | "limits.output" | "limits.max.output" => "2m",
-        "limits.memory" | "limits.disk" => "300m",
+        "limits.memory" | "limits.disk" | "pool.spare_memory" => "300m",
         "limits.max.memory" | "limits.max.disk" => "3g",
         "limits.cpus" | "limits.max.cpus" => "1.5",
         "limits.processes" | "limits.max.processes" => "77",

@@ -12,7 +12,8 @@ use tracing::{error, info, warn};
 
 use super::{
     Shared,
-    stock::{Change, Plan},
+    memory::Memory,
+    stock::{Change, Plan, Pressure},
 };
 use crate::{
     admission::Admission,
@@ -37,9 +38,16 @@ impl Keeper {
     /// Keeps the pool until it closes, and leaves nothing in it.
     pub(super) async fn keep(self) {
         let mut work = JoinSet::new();
+        let mut memory = Memory::new(self.shared.stock().spare_memory());
         loop {
             let requests_wait = self.admission.load().waiting > 0;
-            let plan = self.shared.stock().plan(Instant::now(), requests_wait);
+            let now = Instant::now();
+            let pressure = match (memory.is_short(now), requests_wait) {
+                (true, _) => Pressure::Memory,
+                (false, true) => Pressure::Requests,
+                (false, false) => Pressure::None,
+            };
+            let plan = self.shared.stock().plan(now, pressure);
             let wake = plan.wake;
             self.begin(plan, &mut work);
             tokio::select! {
@@ -51,7 +59,7 @@ impl Keeper {
         }
         self.shared.stock().close();
         loop {
-            let plan = self.shared.stock().plan(Instant::now(), false);
+            let plan = self.shared.stock().plan(Instant::now(), Pressure::None);
             self.begin(plan, &mut work);
             match work.join_next().await {
                 Some(done) => self.note(done),

@@ -22,6 +22,8 @@
 //!   destroyed, or 10 ms after its program began.
 //! - **How much at a time.** At most `boots`. While requests wait for a place, one: their own runs
 //!   are the better use of the CPUs, and one boot beside them keeps the next of them a hit.
+//! - **Memory.** While the machine has less than `spare_memory` available none is made ready: programs
+//!   that run are the better use of what is left, and each brings a sandbox of its own.
 //! - **What fails** is tried again after a pause, 100 ms at first and doubling up to 5 s; it is logged
 //!   when it begins and when it is over, and no request ever waits for it: a miss is created at
 //!   once, beside the boots.
@@ -31,6 +33,7 @@
 //! gone.
 
 mod keeper;
+mod memory;
 mod stock;
 
 use std::{
@@ -66,6 +69,8 @@ pub struct PoolConfig {
     pub boots: NonZeroUsize,
     /// How long one may wait to be used.
     pub max_age: Duration,
+    /// Bytes that the machine must have available for another to be created.
+    pub spare_memory: u64,
 }
 
 impl Default for PoolConfig {
@@ -76,6 +81,7 @@ impl Default for PoolConfig {
             most: 64,
             boots: NonZeroUsize::new(cpus / 2).unwrap_or(NonZeroUsize::MIN),
             max_age: Duration::from_secs(15 * 60),
+            spare_memory: 256 << 20,
         }
     }
 }

@@ -24,6 +24,16 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// plan looks at each.
 const MOST_KINDS: usize = 64;
 
+/// What speaks against filling the pool as fast as it may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pressure {
+    None,
+    /// Requests wait for a place.
+    Requests,
+    /// The machine is short of memory.
+    Memory,
+}
+
 /// What the keeper is to do, and when it is to look again at the latest.
 pub(super) struct Plan {
     /// Kinds, with what `create` is to be asked for.
@@ -189,13 +199,22 @@ impl Stock {
         !self.gone.is_empty()
     }
 
+    /// Bytes that have to be available.
+    pub(super) fn spare_memory(&self) -> u64 {
+        self.config.spare_memory
+    }
+
     /// Says what is to be done now; it counts as begun.
-    pub(super) fn plan(&mut self, now: Instant, requests_wait: bool) -> Plan {
+    pub(super) fn plan(&mut self, now: Instant, pressure: Pressure) -> Plan {
         if self.next_look.is_none_or(|at| at <= now) {
             self.look(now);
             self.next_look = Some(now + LOOK);
         }
-        let most_boots = if requests_wait { 1 } else { self.config.boots.get() };
+        let most_boots = match pressure {
+            Pressure::None => self.config.boots.get(),
+            Pressure::Requests => 1,
+            Pressure::Memory => 0,
+        };
         let mut boots = Vec::new();
         while self.booting < most_boots {
             let is_full = self.held() >= self.config.most;
