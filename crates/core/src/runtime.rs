@@ -336,8 +336,8 @@ impl RuntimeManifest {
                     "it does not start with `{interpreter}`; hint: the runner is compiled by what runs it",
                 );
             }
-            for part in &compiled.command {
-                check_text("compiled.command", part, &PLACEHOLDERS[..2])?;
+            for part in compiled.command.iter().skip(1) {
+                check_text("compiled.command", part, &PLACEHOLDERS[1..2])?;
             }
         }
         for part in self.zygote.iter().flat_map(|zygote| &zygote.command) {

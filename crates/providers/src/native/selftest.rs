@@ -25,7 +25,7 @@ use ampoule_core::{
     Language, Limits, NetworkPolicy, Outcome, Profile, Result, SandboxSpec, TemplateName,
     TrustGroup,
 };
-use ampoule_jail::Origin;
+use ampoule_jail::{Conditions, Origin};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
@@ -34,7 +34,7 @@ use super::{Native, NativeConfig, TemplateInfo};
 /// How long one run of the self-test may take.
 const WALL: Duration = Duration::from_secs(60);
 /// How long the warm interpreter may take until it forks for the first time.
-const LATEST_FORK: Duration = Duration::from_secs(30);
+const LATEST_FORK: Duration = Duration::from_secs(10);
 
 /// A template's warm interpreters.
 #[derive(Clone, Debug)]
@@ -213,11 +213,13 @@ impl Native {
             if was_forked != matches!(origin, Origin::Exec) {
                 return Ok(result);
             }
-            if latest < Instant::now() {
+            let Conditions { landlock_abi, proc, .. } = *self.link().await?.conditions();
+            // Where there are no zygotes nothing is waited for.
+            if latest < Instant::now() || landlock_abi == 0 || !proc {
                 return Err(failed("no warm interpreter could be forked"));
             }
             // On a busy machine the interpreter may be starting for longer than a run waits for it.
-            tokio::time::sleep(Duration::from_millis(250)).await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
         }
     }
 }

@@ -172,6 +172,24 @@ const BROKEN: &[(&str, &str, Option<u32>, &str)] = &[
     ),
     ("\"{runner}\"", "\"x\"", Some(10), "field `command`: it does not name `{runner}`; hint:"),
     (
+        "[example]",
+        "[compiled]\nrunner = \"run.rb\"\ncommand = []\n[example]",
+        None,
+        "field `compiled.runner`: it is not another file name; hint:",
+    ),
+    (
+        "[example]",
+        "[compiled]\nrunner = \"run.bin\"\ncommand = [\"rubyc\"]\n[example]",
+        None,
+        "field `compiled.command`: it does not start with `{interpreter}`; hint:",
+    ),
+    (
+        "[example]",
+        "[compiled]\nrunner = \"run.bin\"\ncommand = [\"{interpreter}\", \"{packages}\"]\n[example]",
+        None,
+        "field `compiled.command`: `{packages}` stands for nothing; hint:",
+    ),
+    (
         "-W0",
         "{heap}",
         Some(10),

@@ -259,8 +259,11 @@ impl Interpreter {
     /// Compiles a source by a command line of its manifest, in which it is called `name`.
     pub fn compile(&self, command: &[String], name: &str, source: &str) -> Result<Vec<u8>> {
         let fail = |why: &str| {
-            let text = format!("`{}` does not compile the runner{why}", self.host_path.display());
-            Error::new(ErrorKind::Unavailable, OPERATION, text)
+            let path = self.host_path.display();
+            let text = format!(
+                "`{path}` does not{why}; hint: mend `compiled.command` of its manifest, or leave it out"
+            );
+            Error::new(ErrorKind::Unavailable, "compile a runner", text)
         };
         let arguments = command.iter().skip(1).map(|part| part.replace("{runner}", name));
         let output = have_made(clean_command(&self.host_path).args(arguments), source.as_bytes())

@@ -183,3 +183,19 @@ fn versions_compare_by_their_numbers() {
     assert_eq!(first_version("v24.1.0").as_deref(), Some("24.1.0"));
     assert_eq!(first_version("none"), None);
 }
+
+#[test]
+fn a_runner_is_compiled_by_its_interpreter_or_the_failure_is_told() {
+    let tree = Tree::new();
+    tree.file("p/lib/python3.12/os.py", b"");
+    let path = tree.binary("p/bin/python3.12");
+    symlink("python3.12", tree.root.join("p/bin/python3")).unwrap();
+    let found = tree.search("python", None).unwrap();
+    let command = ["{interpreter}", "{runner}"].map(str::to_owned);
+    fs::write(&path, "#!/bin/sh\necho \"$1\"; exec cat\n").unwrap();
+    assert_eq!(found.compile(&command, "/r.py", "source").unwrap(), b"/r.py\nsource");
+    fs::write(&path, "#!/bin/sh\necho no >&2; exit 1\n").unwrap();
+    let error = found.compile(&command, "/r.py", "source").unwrap_err().to_string();
+    assert!(error.starts_with("failed to compile a runner: `"), "{error}");
+    assert!(error.contains("does not: no; hint: mend `compiled.command`"), "{error}");
+}
